@@ -1,0 +1,232 @@
+/* gdn.h - models, the engine, sequences and sampling.
+ *
+ *     gdn_model    a checkpoint bound to a device        any number of engines use it
+ *     gdn_engine   the cache's pages and one step's workspace
+ *     gdn_seq      one sequence of tokens in an engine
+ *     gdn_sampler  chooses the next token of one sequence
+ *
+ * A model is read only after it was opened and may be shared by threads; an engine with its
+ * sequences belongs to one thread at a time.  Close things in the reverse order. */
+#ifndef GDN_H
+#define GDN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "log.h"
+#include "status.h"
+#include "text.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+GDN_API const char *gdn_version(void);
+
+/* --- devices ---------------------------------------------------------------- */
+
+typedef struct {
+    char     name[32];        /* what --device takes: "cpu"                              */
+    char     description[128];/* "AMD EPYC, 2 threads, avx512bf16"                       */
+    uint64_t memory_bytes;    /* what the device can use                                 */
+} gdn_device_info;
+
+/* The devices of this machine, the default one first.  Writes at most n; returns how many
+ * there are. */
+GDN_API int gdn_devices(gdn_device_info *out, int n);
+
+/* --- models ----------------------------------------------------------------- */
+
+typedef struct gdn_model gdn_model;
+
+typedef enum {
+    GDN_MATH_FAST, /* activations of matrix products may be rounded to bf16               */
+    GDN_MATH_F32,  /* everything in f32                                                   */
+} gdn_math;
+
+/* Called now and then with the share done; must return soon. */
+typedef void gdn_progress_fn(void *arg, uint64_t done, uint64_t total);
+
+typedef struct {
+    const char *device;       /* "cpu", "cpu:4" (threads); NULL: the best one             */
+    int         n_thread;     /* 0: as the device says, or every CPU                      */
+    bool        pin;          /* bind threads to CPUs                                     */
+    gdn_math    math;
+    gdn_progress_fn *progress;/* loading; may be NULL                                     */
+    void       *progress_arg;
+} gdn_model_opts;
+GDN_API void gdn_model_opts_defaults(gdn_model_opts *o);
+
+/* Open the checkpoint in a folder (config.json and safetensors).
+ *
+ * Weights are mapped; matrices are repacked once, and their file pages given back.
+ * GDN_E_IO, GDN_E_FORMAT: err names file, tensor and values.  GDN_E_UNSUPPORTED: an
+ * architecture or an option that would change results. */
+GDN_API gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model **out,
+                                  gdn_err *err);
+GDN_API void       gdn_model_close(gdn_model *m);
+
+/* What generation_config.json recommends; a field is used only where its flag is set. */
+typedef struct {
+    bool  has_temperature, has_top_k, has_top_p, has_min_p;
+    bool  has_presence, has_frequency, has_repetition;
+    bool  greedy; /* do_sample is false */
+    float temperature, top_p, min_p, presence, frequency, repetition;
+    int32_t top_k;
+} gdn_sampling_hints;
+
+typedef struct {
+    const char *dir, *arch;   /* arch: model_type, "qwen3_5_text"                         */
+    const char *weight_type;  /* of most matrices: "bf16"                                 */
+    int32_t  n_layer, n_full; /* layers, and those with full attention                    */
+    int32_t  d, vocab, context;
+    int32_t  hq, hkv, head_dim, lin_hk, lin_hv, lin_dk, lin_dv, conv_width;
+    int32_t  n_expert, n_expert_used;
+    bool     tied, has_mtp, has_vision;
+    uint64_t parameters;      /* elements of all tensors, vision left out                 */
+    uint64_t file_bytes, resident_bytes; /* resident: held by this process for weights    */
+    uint64_t active_bytes;    /* weight bytes one token reads                             */
+    double   active_flops;    /* floating-point operations of matrix products, one token  */
+    const int32_t *stop;      /* ids that end a reply                                     */
+    int32_t  n_stop;
+    gdn_sampling_hints hints;
+} gdn_model_info;
+GDN_API const gdn_model_info *gdn_model_get_info(const gdn_model *m);
+
+/* --- engine ----------------------------------------------------------------- */
+
+typedef struct gdn_engine gdn_engine;
+typedef struct gdn_seq    gdn_seq;
+
+typedef struct {
+    int32_t n_ctx;      /* tokens the pool must hold over all sequences; 0: the model's
+                           context or what memory allows, whichever is less               */
+    int32_t n_seq;      /* sequences at a time                                            */
+    int32_t n_row;      /* rows of one step: a longer prompt is read in pieces            */
+    int32_t block_size; /* tokens of a cache page; 0: the rule's choice                   */
+    bool    mtp;        /* run the MTP head beside the model (when there is one)          */
+} gdn_engine_opts;
+GDN_API void gdn_engine_opts_defaults(gdn_engine_opts *o);
+
+/* Takes all its memory here; evaluation allocates nothing.
+ * GDN_E_INVALID: an option is out of range.  GDN_E_NOMEM: err says how much was asked for. */
+GDN_API gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engine **out,
+                                     gdn_err *err);
+GDN_API void       gdn_engine_free(gdn_engine *e);
+
+typedef struct {
+    int32_t  n_ctx, n_seq, n_row, block_size;
+    uint64_t page_bytes, pool_bytes, workspace_bytes;
+    uint64_t n_page, n_page_used;
+    uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions */
+} gdn_engine_stats;
+GDN_API void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out);
+
+/* GDN_E_FULL: n_seq sequences exist already. */
+GDN_API gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err);
+GDN_API void       gdn_seq_free(gdn_seq *s); /* its pages go back to the pool */
+GDN_API int32_t    gdn_seq_length(const gdn_seq *s);
+
+/* Tokens to add to one sequence, and the logits wanted from them.
+ *
+ *   tokens  [n] ids in [0, vocab)
+ *   out     [n_out] ascending indices of tokens; n_out 0 wants none.  For the last token
+ *           only: out = &(int32_t){n - 1}
+ *   logits  [n_out][vocab] f32 before softmax: row i follows tokens[out[i]]
+ *   mtp     [n_out][vocab] f32 or NULL: the MTP head's guess at the token after the next;
+ *           row i needs tokens[out[i] + 1], so out[i] < n - 1 */
+typedef struct {
+    gdn_seq       *seq;
+    const int32_t *tokens;
+    int32_t        n;
+    const int32_t *out;
+    int32_t        n_out;
+    float         *logits;
+    float         *mtp;
+} gdn_work;
+
+/* Evaluate work for any number of sequences, each at most once, in shared passes of at most
+ * n_row rows.  A sequence's results do not depend, bit for bit, on what else is in the call
+ * or how its tokens were spread over calls.
+ *
+ *   progress  may be NULL; called after every pass
+ *   cancel    may be NULL; looked at after every pass: true ends the call
+ *
+ * GDN_E_INVALID: empty work, an id or index out of range       nothing changed
+ * GDN_E_FULL:    a sequence would exceed the pool               nothing changed
+ * GDN_E_CANCELLED: sequences hold what was evaluated            gdn_seq_length() tells
+ * GDN_E_DEVICE:  see err; the sequences must be freed */
+GDN_API gdn_status gdn_engine_eval(gdn_engine *e, const gdn_work *work, int32_t n_work,
+                                   gdn_progress_fn *progress, void *progress_arg,
+                                   const volatile bool *cancel, gdn_err *err);
+
+/* --- sampling --------------------------------------------------------------- */
+
+/* In the order of application.  Penalties count generated tokens only. */
+typedef struct {
+    float    repetition;  /* 1: off.  Divides positive and multiplies negative logits      */
+    float    presence;    /* 0: off.  Subtracted once from tokens seen                     */
+    float    frequency;   /* 0: off.  Subtracted for every time seen                       */
+    float    temperature; /* 0: greedy, the largest logit                                  */
+    int32_t  top_k;       /* 0: off                                                        */
+    float    top_p;       /* 1: off                                                        */
+    float    min_p;       /* 0: off                                                        */
+    uint64_t seed;
+} gdn_sampling;
+GDN_API void gdn_sampling_defaults(gdn_sampling *s); /* temperature 1, all else off, seed 0 */
+
+typedef struct gdn_sampler gdn_sampler;
+
+/* n_valid: ids at or beyond it are padding of the vocabulary and never chosen.
+ * GDN_E_INVALID names the field that is out of range. */
+GDN_API gdn_status gdn_sampler_create(const gdn_sampling *s, int32_t vocab, int32_t n_valid,
+                                      gdn_sampler **out, gdn_err *err);
+GDN_API void       gdn_sampler_free(gdn_sampler *s);
+
+/* Choose from logits [vocab] and count the choice.  GDN_E_DEVICE: no logit is finite. */
+GDN_API gdn_status gdn_sampler_next(gdn_sampler *s, const float *logits, int32_t *id,
+                                    gdn_err *err);
+
+/* --- a whole answer ---------------------------------------------------------- */
+
+typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING,
+               GDN_FINISH_CANCELLED, GDN_FINISH_FULL } gdn_finish;
+
+/* One generated token: its id and the characters that became complete with it (perhaps none;
+ * text that might be the beginning of a stop string is held back).  Return false to stop. */
+typedef bool gdn_token_fn(void *arg, int32_t id, const char *text, size_t n);
+
+typedef struct {
+    gdn_engine *engine;
+    gdn_seq    *seq;            /* may already hold tokens                                */
+    const int32_t *prompt;      /* [n_prompt], at least one                               */
+    int32_t  n_prompt;
+    int32_t  max_new;           /* tokens to generate at most; 0: until the context is full */
+    gdn_sampling sampling;
+    const gdn_tokenizer *tokenizer; /* for text and stop strings; may be NULL             */
+    const int32_t *stop;        /* ids that end the answer (reported, not shown)          */
+    int32_t  n_stop;
+    const char *const *stop_text; /* strings that end the answer and are not shown        */
+    int32_t  n_stop_text;
+    bool     show_special;
+    gdn_token_fn    *on_token;  /* may be NULL                                            */
+    gdn_progress_fn *on_prompt; /* progress of reading the prompt, in tokens; may be NULL */
+    void    *arg;
+    const volatile bool *cancel;/* may be NULL                                            */
+} gdn_generate_opts;
+
+typedef struct {
+    int32_t    n_prompt, n_new; /* n_new counts the stop token                            */
+    gdn_finish finish;
+    double     prompt_us, new_us;
+} gdn_generate_result;
+
+/* Read the prompt and generate.  Every generated token but the last is added to seq. */
+GDN_API gdn_status gdn_generate(const gdn_generate_opts *o, gdn_generate_result *out,
+                                gdn_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,282 @@
+/* op.h - devices, buffers, queues, tensors, and the operators of the model family.
+ *
+ * A device runs operators; a buffer is memory of a device, or foreign memory wrapped; a tensor is
+ * a typed, strided view of a buffer and is passed by value.  Operators go into an in-order
+ * queue and may return before they ran: results, and failures that only the device can see,
+ * belong to gdn_queue_wait().  Arguments are checked when an operator is called, before anything
+ * is written: GDN_E_INVALID names the argument.
+ *
+ * Threads: a queue belongs to one thread at a time, so do the tensors its operators use.
+ * Layouts are written outermost dimension first.  Sizes are elements, strides are bytes.
+ *
+ * A row's result never depends on what else is in the call, bit for bit, and neither on how a
+ * sequence is cut into calls. */
+#ifndef GDN_OP_H
+#define GDN_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- devices ---------------------------------------------------------------- */
+
+typedef struct gdn_device gdn_device;
+
+typedef struct {
+    int      n_thread; /* cpu: 0 for every CPU this process may use                       */
+    bool     pin;      /* cpu: bind threads to CPUs                                       */
+    uint32_t isa_mask; /* cpu: instruction sets allowed, ~0 for all (tests)               */
+} gdn_device_opts;
+GDN_API void gdn_device_opts_defaults(gdn_device_opts *o);
+
+/* name: "cpu", or "cpu:N" for N threads; NULL picks the best device.  opts may be NULL. */
+GDN_API gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts,
+                                   gdn_device **out, gdn_err *err);
+GDN_API void        gdn_device_close(gdn_device *d); /* after everything that lives on it */
+GDN_API const char *gdn_device_name(const gdn_device *d);
+
+/* --- buffers ---------------------------------------------------------------- */
+
+typedef struct gdn_buffer gdn_buffer;
+
+/* Zeroed memory; pages that are never touched cost nothing on the cpu. */
+GDN_API gdn_status gdn_buffer_alloc(gdn_device *d, uint64_t bytes, gdn_buffer **out, gdn_err *err);
+/* The caller's memory, which must outlive the buffer; nothing is copied. */
+GDN_API gdn_status gdn_buffer_wrap(gdn_device *d, void *host, uint64_t bytes, gdn_buffer **out,
+                                   gdn_err *err);
+GDN_API void     gdn_buffer_free(gdn_buffer *b);
+GDN_API uint64_t gdn_buffer_bytes(const gdn_buffer *b);
+/* Where the host can read and write it directly (after a wait), or NULL. */
+GDN_API void    *gdn_buffer_host(gdn_buffer *b);
+
+/* --- tensors ---------------------------------------------------------------- */
+
+typedef enum { GDN_F32, GDN_BF16, GDN_F16, GDN_F8 /* e4m3 */, GDN_I32 } gdn_type;
+
+GDN_API const char *gdn_type_name(gdn_type t);
+GDN_API int         gdn_type_bytes(gdn_type t);
+
+enum { GDN_MAX_DIM = 4 };
+
+typedef struct {
+    gdn_buffer *buf;      /* NULL: an absent optional tensor                              */
+    uint64_t    at;       /* bytes from the start of buf                                  */
+    gdn_type    type;
+    int32_t     ndim;
+    int64_t     shape[GDN_MAX_DIM];
+    int64_t     stride[GDN_MAX_DIM]; /* bytes from one index to the next                  */
+} gdn_tensor;
+
+/* A dense view; shape [ndim]. */
+GDN_API gdn_tensor gdn_tensor_dense(gdn_buffer *buf, uint64_t at, gdn_type type, int32_t ndim,
+                                    const int64_t *shape);
+/* Indices begin <= i < end of one dimension. */
+GDN_API gdn_tensor gdn_tensor_slice(gdn_tensor t, int32_t dim, int64_t begin, int64_t end);
+
+/* --- queues ----------------------------------------------------------------- */
+
+typedef struct gdn_queue gdn_queue;
+
+GDN_API gdn_status gdn_queue_create(gdn_device *d, gdn_queue **out, gdn_err *err);
+GDN_API void       gdn_queue_free(gdn_queue *q);
+/* Until everything queued has run; the first failure since the last wait. */
+GDN_API gdn_status gdn_queue_wait(gdn_queue *q, gdn_err *err);
+/* Copies in queue order; `from` may be reused when write returns, `to` is valid after a wait. */
+GDN_API gdn_status gdn_queue_write(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,
+                                   uint64_t bytes, gdn_err *err);
+GDN_API gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at,
+                                  uint64_t bytes, gdn_err *err);
+
+/* --- weights ---------------------------------------------------------------- */
+
+/* A weight matrix [n, k], or n_expert of them, in the form the device's products read. */
+typedef struct gdn_weight gdn_weight;
+
+/* Rows of a matrix as they lie in memory.  Parts follow each other from row 0 on. */
+typedef struct {
+    const void    *data;       /* row 0; rows of k dense elements                         */
+    int64_t        n_row;
+    int64_t        row_bytes;
+    const int32_t *order;      /* [n_row]: row i is row order[i] of data; NULL: as they lie */
+    const void    *scale;      /* F8: [.., ceil(k / scale_cols)] dense, else NULL         */
+    gdn_type       scale_type; /* F32 or BF16                                             */
+} gdn_weight_part;
+
+typedef struct {
+    gdn_type type;             /* of all parts: BF16, F16, F32 or F8                      */
+    int32_t  n_expert;         /* matrices; 1 for a plain weight                          */
+    int32_t  n, k;             /* of one matrix                                           */
+    int32_t  scale_rows, scale_cols; /* F8: block of one scale, counted from a part's row 0 */
+    const gdn_weight_part *part; /* [n_expert][n_part]: expert e's parts                  */
+    int32_t  n_part;
+    /* Called when rows have been taken over, so that their file pages can be given back. */
+    void   (*done)(void *arg, const void *data, uint64_t bytes);
+    void    *done_arg;
+} gdn_weight_desc;
+
+/* Takes the parts over in parallel; the memory behind them is not needed afterwards. */
+GDN_API gdn_status gdn_weight_create(gdn_device *d, const gdn_weight_desc *desc,
+                                     gdn_weight **out, gdn_err *err);
+GDN_API void       gdn_weight_free(gdn_weight *w);
+GDN_API uint64_t   gdn_weight_bytes(const gdn_weight *w);
+
+typedef struct {
+    gdn_type type;
+    int32_t  n_expert, n, k;
+} gdn_weight_shape;
+GDN_API gdn_weight_shape gdn_weight_get_shape(const gdn_weight *w);
+
+/* The type that inputs of a product with w should have for speed: BF16 or F32. */
+GDN_API gdn_type gdn_weight_input_type(const gdn_weight *w);
+
+/* --- operators -------------------------------------------------------------- */
+
+/* y[i] = row ids[i] of the table.  A table is a packed weight (a tied head) or a plain tensor. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, d] f32                              out          */
+    gdn_tensor ids;           /* [n_row] i32; an id outside the table is refused where the
+                                 host can see it                                          */
+    const gdn_weight *weight; /* [vocab, d], or NULL                                      */
+    gdn_tensor table;         /* [vocab, d] F32, BF16 or F16, when weight is NULL         */
+} gdn_embed_args;
+
+/* y = x rsqrt(mean(x^2) + eps) w, times silu(z) when there is a z; over the last dimension. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, (n_head,) d] f32 or bf16            out          */
+    gdn_tensor x;             /* the same shape, f32                                      */
+    gdn_tensor z;             /* the same shape, f32; optional                            */
+    gdn_tensor w;             /* [d] f32, used as it is                                   */
+    float      eps;
+} gdn_rms_norm_args;
+
+/* y = x, rounded to y's type. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, n] f32 or bf16                      out          */
+    gdn_tensor x;             /* [n_row, n] f32                                           */
+} gdn_cast_args;
+
+/* y = x w^T, or y += x w^T. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, n] f32                              out          */
+    gdn_tensor x;             /* [n_row, k], gdn_weight_input_type() or F32               */
+    gdn_tensor row;           /* [n_row] i32: take row[i] of x; optional                  */
+    const gdn_weight *w;      /* [n, k]                                                   */
+    bool       add;
+} gdn_linear_op_args;
+
+/* Cosines and sines for rotary embedding (rope_type default, mrope interleaved). */
+typedef struct {
+    gdn_tensor cs;            /* [n_row, rot] f32: cosines, then sines       out          */
+    gdn_tensor pos;           /* [n_row, 3] i32: time, height, width                      */
+    double     theta;
+    int32_t    section[3];    /* of mrope                                                 */
+    bool       mrope;
+} gdn_rope_angles_args;
+
+/* The sequences that the rows of a step belong to: rows seq_start[s] .. seq_start[s+1]-1 are the
+ * next tokens of sequence s, after n_past[s] tokens that its pages hold already. */
+typedef struct {
+    gdn_tensor seq_start;     /* [n_seq + 1] i32, ascending from 0                        */
+    gdn_tensor n_past;        /* [n_seq] i32                                              */
+    gdn_tensor page;          /* [n_seq, max_block] i32: page of each block of tokens     */
+    int32_t    block_size;    /* tokens in a page, a multiple of 16                       */
+} gdn_kv_layout;
+
+/* Normalise and rotate queries and keys, put keys and values into their pages. */
+typedef struct {
+    gdn_tensor q_out;         /* [n_row, hq, d] type of the pages            out          */
+    gdn_tensor k_page, v_page;/* [n_page, hkv, block_size, d] f32 or bf16    out          */
+    gdn_tensor q, k, v;       /* [n_row, heads, d] f32                                    */
+    gdn_tensor q_norm, k_norm;/* [d] f32                                                  */
+    gdn_tensor cs;            /* [n_row, rot] f32                                         */
+    gdn_kv_layout kv;
+    float      eps;
+} gdn_attn_store_args;
+
+/* y = softmax(scale q k^T) v sigmoid(gate), causal, grouped heads, over paged keys and values
+ * that already hold this step's rows. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, hq, d] f32 or bf16                  out          */
+    gdn_tensor q;             /* [n_row, hq, d] type of the pages                         */
+    gdn_tensor gate;          /* [n_row, hq, d] f32; optional                             */
+    gdn_tensor k_page, v_page;/* [n_page, hkv, block_size, d]                             */
+    gdn_kv_layout kv;
+    float      scale;
+} gdn_attention_args;
+
+/* Gated DeltaNet core: causal convolution with carried state, gates, gated delta rule. */
+typedef struct {
+    gdn_tensor core;          /* [n_row, hv, dv] f32                         out          */
+    gdn_tensor qkv;           /* [n_row, 2 hk dk + hv dv] f32: q | k | v of all heads     */
+    gdn_tensor b, a;          /* [n_row, hv] f32: raw strength and decay gates            */
+    gdn_tensor conv_state;    /* [slots, W - 1, C] f32 or bf16               in/out       */
+    gdn_tensor ssm_state;     /* [slots, hv, dv, dk] f32                     in/out       */
+    gdn_tensor conv_w;        /* [W, C] f32, tap W-1 for the newest                       */
+    gdn_tensor conv_bias;     /* [C] f32; optional                                        */
+    gdn_tensor A_log, dt_bias;/* [hv] f32                                                 */
+    gdn_tensor seq_start;     /* [n_seq + 1] i32                                          */
+    gdn_tensor slot;          /* [n_seq] i32                                              */
+    gdn_tensor has_state;     /* [n_seq] i32: 0 starts from zeros and never reads the slot */
+    gdn_tensor work_qkv;      /* [n_row, C] f32                              scratch      */
+    gdn_tensor work_gate;     /* [n_row, 2, hv] f32                          scratch      */
+    int32_t    hk, dk;
+} gdn_core_args;
+
+/* y = silu(g) u with x = [g | u]. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, n] f32 or bf16                      out          */
+    gdn_tensor x;             /* [n_row, 2 n] f32                                         */
+} gdn_swiglu_op_args;
+
+/* The top experts of each row, by softmax of the logits. */
+typedef struct {
+    gdn_tensor expert;        /* [n_row, top] i32                            out          */
+    gdn_tensor weight;        /* [n_row, top] f32                            out          */
+    gdn_tensor logits;        /* [n_row, n_expert] f32                                    */
+    bool       normalise;
+} gdn_moe_route_op_args;
+
+/* What each row's experts answer: y[row, rank] = down_e swiglu(gate_up_e x[row]). */
+typedef struct {
+    gdn_tensor y;             /* [n_row, top, d] f32                         out          */
+    gdn_tensor x;             /* [n_row, d]                                               */
+    gdn_tensor expert;        /* [n_row, top] i32                                         */
+    const gdn_weight *gate_up;/* n_expert of [2 n, d]                                     */
+    const gdn_weight *down;   /* n_expert of [d, n]                                       */
+    gdn_tensor work_gu;       /* [n_row * top, 2 n] f32                      scratch      */
+    gdn_tensor work_h;        /* [n_row * top, n] input type of down         scratch      */
+    gdn_tensor work_index;    /* [2 * n_row * top + n_expert + 1] i32        scratch      */
+} gdn_moe_experts_args;
+
+/* y += sum over ranks of weight e, and sigmoid(gate) shared. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, d] f32                              in/out       */
+    gdn_tensor e;             /* [n_row, top, d] f32                                      */
+    gdn_tensor weight;        /* [n_row, top] f32                                         */
+    gdn_tensor shared;        /* [n_row, d] f32; optional                                 */
+    gdn_tensor gate;          /* [n_row, 1] f32, with shared                              */
+} gdn_moe_combine_op_args;
+
+GDN_API gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a,
+                                      gdn_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

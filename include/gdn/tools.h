@@ -1,0 +1,163 @@
+/* tools.h - work beside running a model: random models, logits to a file, perplexity, speed. */
+#ifndef GDN_TOOLS_H
+#define GDN_TOOLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gdn.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Called now and then with the bytes written and to be written; return false to stop. */
+typedef bool gdn_random_progress_fn(uint64_t done, uint64_t total, void *arg);
+
+/* Fill with gdn_random_defaults() and set by name. */
+typedef struct {
+    const char      *like;    /* a released shape, see gdn_random_like()               */
+    const char      *out;     /* the folder to make; must be absent or empty           */
+    const char      *type;    /* "bf16" (default), "f16", "f32", "fp8"                 */
+    int32_t          n_layer; /* 0: as released; else 4, 8, ...: the first n_layer     */
+    bool             mtp;     /* with a draft head (default)                           */
+    uint64_t         seed;    /* the same seed and shape give the same bytes           */
+    gdn_random_progress_fn *progress; /* may be NULL                                   */
+    void            *arg;      /* for progress                                         */
+} gdn_random_opts;
+
+GDN_API void gdn_random_defaults(gdn_random_opts *o);
+
+/* The names of the shapes, in order of size; NULL past the last. */
+GDN_API const char *gdn_random_like(int32_t i);
+
+/* The bytes that gdn_random_model() would write as tensors.  Writes nothing. */
+GDN_API gdn_status gdn_random_size(const gdn_random_opts *o, uint64_t *bytes,
+                                   gdn_err *err);
+
+/* Write a checkpoint with the shape of a released model and random weights: what it says
+ * has no meaning, but it loads, runs and takes the time and memory of the real one.
+ * The folder holds model.safetensors with the published tensor names, config.json,
+ * generation_config.json, tokenizer.json of the model's vocabulary, tokenizer_config.json
+ * and chat_template.jinja.  Models with a vision tower come without it.
+ *
+ * Takes a second or two for each 1.5 GB, on one thread, and little memory.
+ *
+ * GDN_E_INVALID      an unknown shape or type, n_layer that is not a multiple of 4
+ * GDN_E_UNSUPPORTED  "q8_0", "q4_0": types that safetensors files do not have
+ * GDN_E_IO           the folder is not empty, cannot be written, or the disk is too full
+ * GDN_E_CANCELLED    progress returned false
+ * After a failure no file of the new checkpoint is left. */
+GDN_API gdn_status gdn_random_model(const gdn_random_opts *o, gdn_err *err);
+
+/* --- logits to a file --------------------------------------------------------- */
+
+typedef struct {
+    const int32_t *tokens;     /* [n] ids, evaluated as one sequence                    */
+    int32_t        n;
+    const int32_t *positions;  /* [n_position] rows to write, in this order, none twice; */
+    int32_t        n_position; /* NULL: all of them                                     */
+    bool           mtp;        /* write the draft head's logits too (default)           */
+    const gdn_engine_opts *engine; /* n_row and block_size count; NULL: defaults        */
+    const char    *path;       /* the safetensors file to make                          */
+    gdn_progress_fn *progress; /* in tokens; may be NULL                                */
+    void          *arg;
+} gdn_logits_opts;
+
+GDN_API void gdn_logits_defaults(gdn_logits_opts *o);
+
+/* Evaluate tokens and write "logits" [T, vocab] f32 and, with a draft head, "mtp_logits"
+ * [T - 1, vocab]: row t of the latter is its guess at token t + 2.  With positions the rows
+ * are theirs; the last token has no row in mtp_logits.
+ *
+ * Without positions memory stays bounded however many tokens there are; rows of the draft
+ * head wait in an unnamed file beside path.
+ *
+ * GDN_E_INVALID  no tokens, an id or a position out of range or twice
+ * GDN_E_FULL     more tokens than the model's context
+ * GDN_E_IO       the file cannot be written
+ * No file is left after a failure. */
+GDN_API gdn_status gdn_logits_write(gdn_model *m, const gdn_logits_opts *o, gdn_err *err);
+
+/* --- perplexity ------------------------------------------------------------------ */
+
+typedef struct {
+    const int32_t *tokens; /* [n], at least two                                           */
+    int32_t        n;
+    int32_t        n_ctx;  /* tokens of a window; 0: the model's context                  */
+    const gdn_engine_opts *engine; /* n_row and block_size count; NULL: defaults          */
+    gdn_progress_fn *progress;     /* in tokens; may be NULL                              */
+    void          *arg;
+} gdn_perplexity_opts;
+
+typedef struct {
+    double  nll;      /* mean of -log p(next token), natural logarithm; perplexity is e^nll */
+    int64_t n_scored; /* tokens it is the mean of: all but the first of every window      */
+    int32_t n_window; /* 1 when the text fits the context                                 */
+    double  seconds;
+} gdn_perplexity_result;
+
+/* How well the model expects a text.  A text longer than the context is cut into windows,
+ * each begun afresh. */
+GDN_API gdn_status gdn_perplexity(gdn_model *m, const gdn_perplexity_opts *o,
+                                  gdn_perplexity_result *out, gdn_err *err);
+
+/* --- speed ---------------------------------------------------------------------- */
+
+enum { GDN_BENCH_MAX_DEPTH = 16, GDN_BENCH_MAX_REP = 64 };
+
+typedef struct {
+    int32_t n_prompt, n_new;  /* tokens read and generated: 512 and 32                    */
+    int32_t depth[GDN_BENCH_MAX_DEPTH]; /* tokens in the cache before: 0                  */
+    int32_t n_depth;
+    int32_t n_rep;            /* 3                                                        */
+    gdn_engine_opts engine;   /* n_row and block_size count                               */
+    gdn_progress_fn *progress;/* runs done, runs in all; may be NULL                      */
+    void   *arg;
+} gdn_bench_opts;
+
+GDN_API void gdn_bench_defaults(gdn_bench_opts *o);
+
+typedef struct {
+    double median, min, max;
+} gdn_spread;
+
+/* The machine's limits, measured between the runs.  0: not known for this device. */
+typedef struct {
+    gdn_spread read_bytes, f32_flops, bf16_flops; /* per second                           */
+    gdn_spread region_us;                         /* one parallel region                  */
+} gdn_bench_limits;
+
+/* One kind of run at one depth.  Shares are of the limits' medians; 0: not known. */
+typedef struct {
+    bool    is_prompt;
+    int32_t depth, n_tok;
+    gdn_spread speed;         /* tokens/s                                                 */
+    double  flops, bytes;     /* of one token, counted: see bench.c                       */
+    double  regions;          /* of one token                                             */
+    double  flops_share;      /* prompt: of the bf16 (or f32) peak                        */
+    double  read_share;       /* generation: of the memory bandwidth                      */
+    double  sync_share;       /* of the time: regions x their cost                        */
+} gdn_bench_row;
+
+typedef struct {
+    gdn_bench_row    row[2 * GDN_BENCH_MAX_DEPTH];
+    int32_t          n_row, n_thread;
+    bool             bf16;    /* flops_share is of the bf16 peak                          */
+    gdn_bench_limits limits;
+} gdn_bench_result;
+
+/* Measure prompt and generation speed next to the machine's limits.
+ *
+ * A repetition measures the limits and then runs every row once, so that a machine that is
+ * faster for a while is so for both.
+ *
+ * GDN_E_INVALID  an option is out of range, or depth + n_prompt exceeds the context */
+GDN_API gdn_status gdn_bench_run(gdn_model *m, const gdn_bench_opts *o, gdn_bench_result *out,
+                                 gdn_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

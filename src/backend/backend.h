@@ -1,0 +1,105 @@
+/* backend.h - what a device is made of.
+ *
+ * A backend is one constant struct: calls for memory and the order of work, and an op table made
+ * from one list.  REQUIRED: a backend without the op refuses a model at load, by name.  FUSED:
+ * may be NULL, and the caller composes it from required ones.  Ops receive arguments that op.c
+ * has checked.
+ *
+ * Constraints are data: the engine asks for them and never for a device's name. */
+#ifndef GDN_BACKEND_H
+#define GDN_BACKEND_H
+
+#include <gdn/gdn.h>
+#include <gdn/op.h>
+
+#include "../base/err.h"
+
+/* X(name, argument struct, need) */
+#define GDN_OP_LIST(X)                                  \
+    X(embed, gdn_embed_args, REQUIRED)                  \
+    X(rms_norm, gdn_rms_norm_args, REQUIRED)            \
+    X(cast, gdn_cast_args, REQUIRED)                    \
+    X(linear, gdn_linear_op_args, REQUIRED)             \
+    X(rope_angles, gdn_rope_angles_args, REQUIRED)      \
+    X(attn_store, gdn_attn_store_args, REQUIRED)        \
+    X(attention, gdn_attention_args, REQUIRED)          \
+    X(gdn_core, gdn_core_args, REQUIRED)                \
+    X(swiglu, gdn_swiglu_op_args, REQUIRED)             \
+    X(moe_route, gdn_moe_route_op_args, REQUIRED)       \
+    X(moe_experts, gdn_moe_experts_args, REQUIRED)      \
+    X(moe_combine, gdn_moe_combine_op_args, REQUIRED)
+
+typedef struct {
+#define X(op, args, need) gdn_status (*op)(gdn_queue * q, const args *a, gdn_err *err);
+    GDN_OP_LIST(X)
+#undef X
+} gdn_op_table;
+
+typedef enum { GDN_CONV_SD = 1, GDN_CONV_DS = 2 } gdn_conv_layout;
+
+typedef struct gdn_backend {
+    const char *name; /* "cpu" */
+
+    int32_t kv_block_multiple;  /* attention takes pages of a multiple of this many tokens */
+    int32_t gdn_block_multiple; /* and this is what gdn_core needs on top                  */
+    bool    kv_strides;         /* keys and values may be strided views of a page          */
+    unsigned conv_layout;       /* accepted layouts, gdn_conv_layout                       */
+
+    int        (*list)(gdn_device_info *out, int n); /* devices present */
+    gdn_status (*open)(const char *arg, const gdn_device_opts *o, gdn_device **out, gdn_err *err);
+    void       (*close)(gdn_device *d);
+
+    gdn_status (*buffer_alloc)(gdn_device *d, uint64_t bytes, gdn_buffer **out, gdn_err *err);
+    gdn_status (*buffer_wrap)(gdn_device *d, void *host, uint64_t bytes, gdn_buffer **out,
+                              gdn_err *err);
+    void       (*buffer_free)(gdn_buffer *b);
+
+    gdn_status (*queue_create)(gdn_device *d, gdn_queue **out, gdn_err *err);
+    void       (*queue_free)(gdn_queue *q);
+    gdn_status (*wait)(gdn_queue *q, gdn_err *err);
+    gdn_status (*write)(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,
+                        uint64_t bytes, gdn_err *err);
+    gdn_status (*read)(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at, uint64_t bytes,
+                       gdn_err *err);
+
+    gdn_status (*weight_create)(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
+                                gdn_err *err);
+    void       (*weight_free)(gdn_weight *w);
+
+    uint64_t (*regions)(const gdn_device *d); /* parallel regions so far; NULL: none */
+
+    gdn_op_table op;
+} gdn_backend;
+
+/* The first member of every backend's own struct. */
+struct gdn_device {
+    const gdn_backend *backend;
+    char name[32];
+};
+struct gdn_buffer {
+    gdn_device *device;
+    uint64_t    bytes;
+    void       *host; /* NULL when the host cannot reach it */
+};
+struct gdn_queue {
+    gdn_device *device;
+};
+struct gdn_weight {
+    gdn_device *device;
+    gdn_type type, input_type;
+    int32_t  n_expert, n, k;
+    uint64_t bytes;
+};
+
+/* The backends of this build, most preferred first. */
+extern const gdn_backend *const gdn_backends[];
+extern const int gdn_n_backend;
+
+extern const gdn_backend gdn_backend_cpu;
+
+/* The first byte of a tensor that the host can reach. */
+static inline void *gdn_tensor_host(const gdn_tensor *t) {
+    return t->buf == NULL ? NULL : (char *)t->buf->host + t->at;
+}
+
+#endif

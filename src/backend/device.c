@@ -1,0 +1,143 @@
+/* device.c - choosing a backend; buffers, queues, tensors and weights of any backend. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+
+const gdn_backend *const gdn_backends[] = {&gdn_backend_cpu};
+const int gdn_n_backend = sizeof gdn_backends / sizeof *gdn_backends;
+
+void gdn_device_opts_defaults(gdn_device_opts *o) {
+    *o = (gdn_device_opts){.n_thread = 0, .pin = false, .isa_mask = ~0u};
+}
+
+int gdn_devices(gdn_device_info *out, int n) {
+    int total = 0;
+    for (int i = 0; i < gdn_n_backend; i++) {
+        const int room = n - total > 0 ? n - total : 0;
+        total += gdn_backends[i]->list(room > 0 ? out + total : NULL, room);
+    }
+    return total;
+}
+
+gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts, gdn_device **out,
+                           gdn_err *err) {
+    gdn_device_opts o;
+    gdn_device_opts_defaults(&o);
+    if (opts != NULL) o = *opts;
+    if (name == NULL) name = gdn_backends[gdn_n_backend - 1]->name;
+    const size_t len = strcspn(name, ":");
+    for (int i = 0; i < gdn_n_backend; i++) {
+        const gdn_backend *b = gdn_backends[i];
+        if (strlen(b->name) != len || strncmp(b->name, name, len) != 0) continue;
+        return b->open(name[len] == ':' ? name + len + 1 : NULL, &o, out, err);
+    }
+    return gdn_fail(err, GDN_E_INVALID, "device '%.40s' is not known; `gdn devices` lists what "
+                    "this machine has", name);
+}
+
+void gdn_device_close(gdn_device *d) {
+    if (d != NULL) d->backend->close(d);
+}
+
+const char *gdn_device_name(const gdn_device *d) { return d->name; }
+
+gdn_status gdn_buffer_alloc(gdn_device *d, uint64_t bytes, gdn_buffer **out, gdn_err *err) {
+    return d->backend->buffer_alloc(d, bytes, out, err);
+}
+
+gdn_status gdn_buffer_wrap(gdn_device *d, void *host, uint64_t bytes, gdn_buffer **out,
+                           gdn_err *err) {
+    return d->backend->buffer_wrap(d, host, bytes, out, err);
+}
+
+void gdn_buffer_free(gdn_buffer *b) {
+    if (b != NULL) b->device->backend->buffer_free(b);
+}
+
+uint64_t gdn_buffer_bytes(const gdn_buffer *b) { return b->bytes; }
+void    *gdn_buffer_host(gdn_buffer *b) { return b->host; }
+
+gdn_status gdn_queue_create(gdn_device *d, gdn_queue **out, gdn_err *err) {
+    return d->backend->queue_create(d, out, err);
+}
+
+void gdn_queue_free(gdn_queue *q) {
+    if (q != NULL) q->device->backend->queue_free(q);
+}
+
+gdn_status gdn_queue_wait(gdn_queue *q, gdn_err *err) { return q->device->backend->wait(q, err); }
+
+static gdn_status check_range(const gdn_buffer *b, uint64_t at, uint64_t bytes, gdn_err *err) {
+    if (at > b->bytes || bytes > b->bytes - at)
+        return gdn_fail(err, GDN_E_INVALID, "%llu bytes at %llu of a buffer of %llu",
+                        (unsigned long long)bytes, (unsigned long long)at,
+                        (unsigned long long)b->bytes);
+    return GDN_OK;
+}
+
+gdn_status gdn_queue_write(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,
+                           uint64_t bytes, gdn_err *err) {
+    const gdn_status st = check_range(to, at, bytes, err);
+    return st != GDN_OK ? st : q->device->backend->write(q, to, at, from, bytes, err);
+}
+
+gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at, uint64_t bytes,
+                          gdn_err *err) {
+    const gdn_status st = check_range(from, at, bytes, err);
+    return st != GDN_OK ? st : q->device->backend->read(q, to, from, at, bytes, err);
+}
+
+const char *gdn_type_name(gdn_type t) {
+    static const char *const name[] = {"f32", "bf16", "f16", "f8", "i32"};
+    return (unsigned)t < sizeof name / sizeof *name ? name[t] : "?";
+}
+
+int gdn_type_bytes(gdn_type t) {
+    return t == GDN_F32 || t == GDN_I32 ? 4 : t == GDN_F8 ? 1 : 2;
+}
+
+gdn_tensor gdn_tensor_dense(gdn_buffer *buf, uint64_t at, gdn_type type, int32_t ndim,
+                            const int64_t *shape) {
+    gdn_tensor t = {.buf = buf, .at = at, .type = type, .ndim = ndim};
+    int64_t stride = gdn_type_bytes(type);
+    for (int32_t i = ndim - 1; i >= 0; i--) {
+        t.shape[i] = shape[i];
+        t.stride[i] = stride;
+        stride *= shape[i];
+    }
+    return t;
+}
+
+gdn_tensor gdn_tensor_slice(gdn_tensor t, int32_t dim, int64_t begin, int64_t end) {
+    t.at += (uint64_t)(begin * t.stride[dim]);
+    t.shape[dim] = end - begin;
+    return t;
+}
+
+gdn_status gdn_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
+                             gdn_err *err) {
+    if (desc->n < 1 || desc->k < 1 || desc->n_expert < 1 || desc->n_part < 1)
+        return gdn_fail(err, GDN_E_INVALID, "weight of %d x [%d, %d] in %d parts",
+                        desc->n_expert, desc->n, desc->k, desc->n_part);
+    for (int32_t e = 0; e < desc->n_expert; e++) {
+        int64_t rows = 0;
+        for (int32_t p = 0; p < desc->n_part; p++)
+            rows += desc->part[(int64_t)e * desc->n_part + p].n_row;
+        if (rows != desc->n)
+            return gdn_fail(err, GDN_E_INVALID, "weight: parts of %lld rows, need %d",
+                            (long long)rows, desc->n);
+    }
+    return d->backend->weight_create(d, desc, out, err);
+}
+
+void gdn_weight_free(gdn_weight *w) {
+    if (w != NULL) w->device->backend->weight_free(w);
+}
+
+uint64_t gdn_weight_bytes(const gdn_weight *w) { return w->bytes; }
+gdn_type gdn_weight_input_type(const gdn_weight *w) { return w->input_type; }
+
+gdn_weight_shape gdn_weight_get_shape(const gdn_weight *w) {
+    return (gdn_weight_shape){w->type, w->n_expert, w->n, w->k};
+}

@@ -1,0 +1,295 @@
+/* op.c - the public operators: arguments are checked here, once for all devices.
+ *
+ * A check that fails names operator, argument and values.  Indices (ids, pages, slots) are
+ * checked where the host can read them, before anything is written. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend.h"
+
+enum { F32 = 1u << GDN_F32, BF16 = 1u << GDN_BF16, F16 = 1u << GDN_F16, I32 = 1u << GDN_I32 };
+enum { ANY = -1 };
+
+static void shape_text(char *out, size_t n, int32_t ndim, const int64_t *shape) {
+    size_t at = 0;
+    at += (size_t)snprintf(out, n, "[");
+    for (int32_t i = 0; i < ndim && at < n; i++)
+        at += (size_t)snprintf(out + at, n - at, shape[i] == ANY ? "%s*" : "%s%lld",
+                               i > 0 ? ", " : "", (long long)shape[i]);
+    if (at < n) snprintf(out + at, n - at, "]");
+}
+
+/* t has one of the types, ndim dimensions of these sizes (ANY matches all), lies inside its
+ * buffer and is dense in the last dimension. */
+static gdn_status check_tensor(const char *op, const char *name, const gdn_queue *q,
+                               const gdn_tensor *t, unsigned types, int32_t ndim,
+                               const int64_t *shape, gdn_err *err) {
+    if (t->buf == NULL) return gdn_fail(err, GDN_E_INVALID, "%s: %s is missing", op, name);
+    if (t->buf->device != q->device)
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s lies on another device", op, name);
+    if ((unsigned)t->type > GDN_I32 || (types & 1u << t->type) == 0)
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s has type %s", op, name,
+                        gdn_type_name(t->type));
+    bool same = t->ndim == ndim;
+    for (int32_t i = 0; same && i < ndim; i++)
+        same = t->shape[i] >= 0 && (shape[i] == ANY || t->shape[i] == shape[i]);
+    if (!same) {
+        char have[96], need[96];
+        shape_text(have, sizeof have, t->ndim <= GDN_MAX_DIM ? t->ndim : GDN_MAX_DIM, t->shape);
+        shape_text(need, sizeof need, ndim, shape);
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s has shape %s, need %s", op, name, have, need);
+    }
+    const int size = gdn_type_bytes(t->type);
+    uint64_t last = t->at + (uint64_t)size;
+    for (int32_t i = 0; i < ndim; i++) {
+        if (t->shape[i] == 0) return GDN_OK;
+        if (t->stride[i] < 0 || t->stride[i] % size != 0 ||
+            (i == ndim - 1 && t->shape[i] > 1 && t->stride[i] != size))
+            return gdn_fail(err, GDN_E_INVALID, "%s: %s has stride %lld in dimension %d", op,
+                            name, (long long)t->stride[i], i);
+        if (t->shape[i] > 1 &&
+            (uint64_t)t->stride[i] > (UINT64_MAX / 2 - last) / (uint64_t)(t->shape[i] - 1))
+            return gdn_fail(err, GDN_E_INVALID, "%s: %s is too large", op, name);
+        last += (uint64_t)(t->shape[i] - 1) * (uint64_t)t->stride[i];
+    }
+    if (last > t->buf->bytes || t->at % (uint64_t)size != 0)
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s ends at byte %llu of a buffer of %llu", op,
+                        name, (unsigned long long)last, (unsigned long long)t->buf->bytes);
+    return GDN_OK;
+}
+
+#define CHECK(field, types, ...)                                                          \
+    do {                                                                                  \
+        const int64_t shape_[] = {__VA_ARGS__};                                           \
+        const gdn_status st_ =                                                            \
+            check_tensor(op, #field, q, &a->field, types,                                 \
+                         (int32_t)(sizeof shape_ / sizeof *shape_), shape_, err);         \
+        if (st_ != GDN_OK) return st_;                                                    \
+    } while (0)
+#define CHECK_OPT(field, types, ...) \
+    if (a->field.buf != NULL) CHECK(field, types, __VA_ARGS__)
+#define REFUSE(...) return gdn_fail(err, GDN_E_INVALID, __VA_ARGS__)
+
+static const int32_t *ints(const gdn_tensor *t) { return gdn_tensor_host(t); }
+
+gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
+    static const char op[] = "embed";
+    int64_t vocab, d;
+    if (a->weight != NULL) {
+        vocab = a->weight->n;
+        d = a->weight->k;
+    } else {
+        CHECK(table, F32 | BF16 | F16, ANY, ANY);
+        vocab = a->table.shape[0];
+        d = a->table.shape[1];
+    }
+    CHECK(ids, I32, ANY);
+    CHECK(y, F32, a->ids.shape[0], d);
+    const int32_t *ids = ints(&a->ids);
+    for (int64_t i = 0; ids != NULL && i < a->ids.shape[0]; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            REFUSE("embed: ids[%lld] is %d, need 0 to %lld", (long long)i, ids[i],
+                   (long long)vocab - 1);
+    return q->device->backend->op.embed(q, a, err);
+}
+
+gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err) {
+    static const char op[] = "rms_norm";
+    if (a->x.ndim == 3) {
+        CHECK(x, F32, ANY, ANY, ANY);
+        CHECK(y, F32 | BF16, a->x.shape[0], a->x.shape[1], a->x.shape[2]);
+        CHECK_OPT(z, F32, a->x.shape[0], a->x.shape[1], a->x.shape[2]);
+        CHECK(w, F32, a->x.shape[2]);
+    } else {
+        CHECK(x, F32, ANY, ANY);
+        CHECK(y, F32 | BF16, a->x.shape[0], a->x.shape[1]);
+        CHECK_OPT(z, F32, a->x.shape[0], a->x.shape[1]);
+        CHECK(w, F32, a->x.shape[1]);
+    }
+    if (!(a->eps >= 0.0f)) REFUSE("rms_norm: eps is %g", (double)a->eps);
+    return q->device->backend->op.rms_norm(q, a, err);
+}
+
+gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err) {
+    static const char op[] = "cast";
+    CHECK(x, F32, ANY, ANY);
+    CHECK(y, F32 | BF16, a->x.shape[0], a->x.shape[1]);
+    return q->device->backend->op.cast(q, a, err);
+}
+
+gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err) {
+    static const char op[] = "linear";
+    if (a->w == NULL || a->w->device != q->device || a->w->n_expert != 1)
+        REFUSE("linear: w is not a plain weight of this device");
+    CHECK(x, F32 | (a->w->input_type == GDN_BF16 ? BF16 : F32), ANY, a->w->k);
+    CHECK_OPT(row, I32, ANY);
+    const int64_t n_row = a->row.buf != NULL ? a->row.shape[0] : a->x.shape[0];
+    CHECK(y, F32, n_row, a->w->n);
+    const int32_t *row = ints(&a->row);
+    for (int64_t i = 0; row != NULL && i < n_row; i++)
+        if (row[i] < 0 || row[i] >= a->x.shape[0])
+            REFUSE("linear: row[%lld] is %d of %lld rows", (long long)i, row[i],
+                   (long long)a->x.shape[0]);
+    return q->device->backend->op.linear(q, a, err);
+}
+
+gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_err *err) {
+    static const char op[] = "rope_angles";
+    CHECK(pos, I32, ANY, 3);
+    CHECK(cs, F32, a->pos.shape[0], ANY);
+    if (a->cs.shape[1] % 2 != 0) REFUSE("rope_angles: rot is %lld", (long long)a->cs.shape[1]);
+    return q->device->backend->op.rope_angles(q, a, err);
+}
+
+/* Rows, lengths and pages of a step against the pools they go to. */
+static gdn_status check_layout(const char *op, const gdn_queue *q, const gdn_kv_layout *kv,
+                               int64_t n_row, const gdn_tensor *page, gdn_err *err) {
+    const struct {
+        gdn_tensor seq_start, n_past, page;
+    } view = {kv->seq_start, kv->n_past, kv->page}, *a = &view;
+    CHECK(n_past, I32, ANY);
+    const int64_t n_seq = a->n_past.shape[0];
+    CHECK(seq_start, I32, n_seq + 1);
+    CHECK(page, I32, n_seq, ANY);
+    const int32_t bs = kv->block_size;
+    if (bs < 16 || bs % q->device->backend->kv_block_multiple != 0)
+        REFUSE("%s: block_size is %d, need a multiple of %d", op, bs,
+               q->device->backend->kv_block_multiple);
+    const int32_t *start = ints(&a->seq_start), *past = ints(&a->n_past);
+    if (start == NULL || past == NULL || a->page.buf->host == NULL) return GDN_OK;
+    for (int64_t s = 0; s < n_seq; s++) {
+        if (start[s] < 0 || start[s + 1] < start[s] || start[s + 1] > n_row)
+            REFUSE("%s: seq_start[%lld] is %d, after %d and with %lld rows", op,
+                   (long long)s + 1, start[s + 1], start[s], (long long)n_row);
+        const int64_t end = (int64_t)past[s] + start[s + 1] - start[s];
+        if (past[s] < 0 || end > a->page.shape[1] * bs)
+            REFUSE("%s: sequence %lld needs %lld tokens, its pages hold %lld", op, (long long)s,
+                   (long long)end, (long long)(a->page.shape[1] * bs));
+        const int32_t *row = (const int32_t *)(const void *)((const char *)gdn_tensor_host(
+                                                                 &a->page) +
+                                                             s * a->page.stride[0]);
+        for (int64_t b = 0; b * bs < end; b++)
+            if (row[b] < 0 || row[b] >= page->shape[0])
+                REFUSE("%s: page[%lld][%lld] is %d of %lld pages", op, (long long)s,
+                       (long long)b, row[b], (long long)page->shape[0]);
+    }
+    return GDN_OK;
+}
+
+gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err *err) {
+    static const char op[] = "attn_store";
+    CHECK(q, F32, ANY, ANY, ANY);
+    CHECK(k, F32, a->q.shape[0], ANY, a->q.shape[2]);
+    CHECK(v, F32, a->q.shape[0], a->k.shape[1], a->q.shape[2]);
+    CHECK(k_page, F32 | BF16, ANY, a->k.shape[1], a->kv.block_size, a->q.shape[2]);
+    CHECK(v_page, 1u << a->k_page.type, a->k_page.shape[0], a->k.shape[1], a->kv.block_size,
+          a->q.shape[2]);
+    CHECK(q_out, 1u << a->k_page.type, a->q.shape[0], a->q.shape[1], a->q.shape[2]);
+    CHECK(q_norm, F32, a->q.shape[2]);
+    CHECK(k_norm, F32, a->q.shape[2]);
+    CHECK(cs, F32, a->q.shape[0], ANY);
+    if (a->cs.shape[1] > a->q.shape[2] || a->cs.shape[1] % 2 != 0)
+        REFUSE("attn_store: rot is %lld with heads of %lld", (long long)a->cs.shape[1],
+               (long long)a->q.shape[2]);
+    const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
+    return st != GDN_OK ? st : q->device->backend->op.attn_store(q, a, err);
+}
+
+gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err) {
+    static const char op[] = "attention";
+    CHECK(k_page, F32 | BF16, ANY, ANY, a->kv.block_size, ANY);
+    const int64_t d = a->k_page.shape[3];
+    if (d % 8 != 0 || d > 256) REFUSE("attention: head size %lld", (long long)d);
+    CHECK(v_page, 1u << a->k_page.type, a->k_page.shape[0], a->k_page.shape[1],
+          a->kv.block_size, d);
+    CHECK(q, 1u << a->k_page.type, ANY, ANY, d);
+    CHECK(y, F32 | BF16, a->q.shape[0], a->q.shape[1], d);
+    CHECK_OPT(gate, F32, a->q.shape[0], a->q.shape[1], d);
+    if (a->k_page.shape[1] == 0 || a->q.shape[1] % a->k_page.shape[1] != 0)
+        REFUSE("attention: %lld query heads over %lld key heads", (long long)a->q.shape[1],
+               (long long)a->k_page.shape[1]);
+    const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
+    return st != GDN_OK ? st : q->device->backend->op.attention(q, a, err);
+}
+
+gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
+    static const char op[] = "gdn_core";
+    CHECK(core, F32, ANY, ANY, ANY);
+    const int64_t n_row = a->core.shape[0], hv = a->core.shape[1], dv = a->core.shape[2];
+    if (a->hk < 1 || hv % a->hk != 0)
+        REFUSE("gdn_core: %lld value heads over %d key heads", (long long)hv, a->hk);
+    if (a->dk < 8 || a->dk % 8 != 0 || a->dk > 256) REFUSE("gdn_core: dk is %d", a->dk);
+    const int64_t C = 2 * (int64_t)a->hk * a->dk + hv * dv;
+    CHECK(qkv, F32, n_row, C);
+    CHECK(b, F32, n_row, hv);
+    CHECK(a, F32, n_row, hv);
+    CHECK(conv_w, F32, ANY, C);
+    const int64_t W = a->conv_w.shape[0];
+    if (W < 2 || W > 8) REFUSE("gdn_core: convolution width %lld", (long long)W);
+    CHECK_OPT(conv_bias, F32, C);
+    CHECK(conv_state, F32 | BF16, ANY, W - 1, C);
+    CHECK(ssm_state, F32, a->conv_state.shape[0], hv, dv, a->dk);
+    CHECK(A_log, F32, hv);
+    CHECK(dt_bias, F32, hv);
+    CHECK(slot, I32, ANY);
+    const int64_t n_seq = a->slot.shape[0];
+    CHECK(seq_start, I32, n_seq + 1);
+    CHECK(has_state, I32, n_seq);
+    CHECK(work_qkv, F32, n_row, C);
+    CHECK(work_gate, F32, n_row, 2, hv);
+    const int32_t *slot = ints(&a->slot), *start = ints(&a->seq_start);
+    for (int64_t s = 0; slot != NULL && start != NULL && s < n_seq; s++) {
+        if (slot[s] < 0 || slot[s] >= a->conv_state.shape[0])
+            REFUSE("gdn_core: slot[%lld] is %d of %lld", (long long)s, slot[s],
+                   (long long)a->conv_state.shape[0]);
+        if (start[s] < 0 || start[s + 1] < start[s] || start[s + 1] > n_row)
+            REFUSE("gdn_core: seq_start[%lld] is %d, after %d and with %lld rows",
+                   (long long)s + 1, start[s + 1], start[s], (long long)n_row);
+    }
+    return q->device->backend->op.gdn_core(q, a, err);
+}
+
+gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err) {
+    static const char op[] = "swiglu";
+    CHECK(y, F32 | BF16, ANY, ANY);
+    CHECK(x, F32, a->y.shape[0], 2 * a->y.shape[1]);
+    return q->device->backend->op.swiglu(q, a, err);
+}
+
+gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_err *err) {
+    static const char op[] = "moe_route";
+    CHECK(logits, F32, ANY, ANY);
+    CHECK(expert, I32, a->logits.shape[0], ANY);
+    CHECK(weight, F32, a->logits.shape[0], a->expert.shape[1]);
+    if (a->expert.shape[1] < 1 || a->expert.shape[1] > a->logits.shape[1] ||
+        a->logits.shape[1] > 1024)
+        REFUSE("moe_route: %lld of %lld experts", (long long)a->expert.shape[1],
+               (long long)a->logits.shape[1]);
+    return q->device->backend->op.moe_route(q, a, err);
+}
+
+gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err) {
+    static const char op[] = "moe_experts";
+    if (a->gate_up == NULL || a->down == NULL || a->gate_up->n_expert != a->down->n_expert ||
+        a->gate_up->k != a->down->n || a->gate_up->n != 2 * (int64_t)a->down->k)
+        REFUSE("moe_experts: gate_up and down do not fit each other");
+    const int64_t d = a->down->n, n = a->down->k;
+    CHECK(expert, I32, ANY, ANY);
+    const int64_t n_row = a->expert.shape[0], top = a->expert.shape[1];
+    CHECK(x, F32 | (a->gate_up->input_type == GDN_BF16 ? BF16 : F32), n_row, d);
+    CHECK(y, F32, n_row, top, d);
+    CHECK(work_gu, F32, n_row * top, 2 * n);
+    CHECK(work_h, F32 | 1u << a->down->input_type, n_row * top, n);
+    CHECK(work_index, I32, 2 * n_row * top + a->down->n_expert + 1);
+    return q->device->backend->op.moe_experts(q, a, err);
+}
+
+gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a, gdn_err *err) {
+    static const char op[] = "moe_combine";
+    CHECK(y, F32, ANY, ANY);
+    CHECK(weight, F32, a->y.shape[0], ANY);
+    CHECK(e, F32, a->y.shape[0], a->weight.shape[1], a->y.shape[1]);
+    CHECK_OPT(shared, F32, a->y.shape[0], a->y.shape[1]);
+    if (a->shared.buf != NULL) CHECK(gate, F32, a->y.shape[0], 1);
+    return q->device->backend->op.moe_combine(q, a, err);
+}

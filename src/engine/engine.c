@@ -1,0 +1,208 @@
+/* engine.c - an engine's memory: the pool, the workspace, sequences. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../backend/backend.h"
+#include "../base/log.h"
+
+void gdn_engine_opts_defaults(gdn_engine_opts *o) {
+    *o = (gdn_engine_opts){.n_ctx = 0, .n_seq = 1, .n_row = 512, .block_size = 0, .mtp = false};
+}
+
+void gdn_engine_free(gdn_engine *e) {
+    if (e == NULL) return;
+    for (int32_t i = 0; e->seq != NULL && i < e->opts.n_seq; i++) gdn_seq_free(e->seq[i]);
+    free(e->seq);
+    free(e->stage);
+    free(e->part);
+    for (int32_t i = 0; e->storage != NULL && i < e->m->n_storage; i++)
+        gdn_buffer_free(e->storage[i]);
+    free(e->storage);
+    gdn_buffer_free(e->workspace);
+    gdn_buffer_free(e->input);
+    gdn_queue_free(e->q);
+    gdn_pages_release(&e->pages);
+    free(e);
+}
+
+static gdn_status plan(gdn_engine *e, gdn_err *err) {
+    const gdn_model *m = e->m;
+    const gdn_config *c = &m->config;
+    const gdn_backend *b = m->device->backend;
+    const gdn_block_want w = {
+        .hkv = m->n_attn > 0 ? c->hkv : 0,
+        .head_dim = c->head_dim,
+        .kv_bytes = gdn_type_bytes(m->kv),
+        .hk = c->hk,
+        .hv = c->n_linear > 0 ? c->hv : 0,
+        .dk = c->dk,
+        .dv = c->dv,
+        .conv_width = c->conv_width,
+        .conv_bytes = gdn_type_bytes(m->kv),
+        .state_bytes = 4,
+        .kv_multiple = b->kv_block_multiple,
+        .gdn_multiple = b->gdn_block_multiple,
+        .block_size = e->opts.block_size,
+    };
+    return gdn_plan_blocks(&w, &e->plan, err);
+}
+
+/* Pages for n_ctx tokens cut over n_seq sequences, for their states, and page 0. */
+static gdn_status allocate_pool(gdn_engine *e, gdn_err *err) {
+    const gdn_model *m = e->m;
+    const int64_t bs = e->plan.block_size, n_seq = e->opts.n_seq;
+    const int64_t kv = m->n_attn > 0 ? (e->opts.n_ctx + bs - 1) / bs + n_seq - 1 : 0;
+    const int64_t n_page = 1 + kv + n_seq * m->n_group;
+    const double bytes = (double)n_page * (double)e->plan.page_bytes * m->n_storage;
+    if (n_page > INT32_MAX || bytes > 0x1p46)
+        return gdn_fail(err, GDN_E_NOMEM, "a pool of %d tokens takes %.0f GB: ask for fewer with "
+                        "--ctx", e->opts.n_ctx, bytes * 1e-9);
+    e->max_block = (int32_t)((e->opts.n_ctx + bs - 1) / bs);
+    if (!gdn_pages_init(&e->pages, (int32_t)n_page) ||
+        (e->storage = calloc((size_t)m->n_storage, sizeof *e->storage)) == NULL ||
+        (e->seq = calloc((size_t)n_seq, sizeof *e->seq)) == NULL)
+        return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    for (int32_t i = 0; i < m->n_storage; i++) {
+        const gdn_status st = gdn_buffer_alloc(m->device, (uint64_t)n_page * e->plan.page_bytes,
+                                               &e->storage[i], err);
+        if (st != GDN_OK)
+            return gdn_fail(err, st, "a pool of %d tokens takes %.1f GB, more than there is: ask "
+                            "for fewer with --ctx", e->opts.n_ctx, bytes * 1e-9);
+    }
+    return GDN_OK;
+}
+
+static gdn_tensor ints(gdn_buffer *b, uint64_t *at, int64_t rows, int64_t cols) {
+    const int64_t shape[2] = {rows, cols};
+    const gdn_tensor t = gdn_tensor_dense(b, *at, GDN_I32, cols > 0 ? 2 : 1, shape);
+    *at += ((uint64_t)rows * (uint64_t)(cols > 0 ? cols : 1) * 4 + 63) / 64 * 64;
+    return t;
+}
+
+static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
+    const int64_t R = e->opts.n_row, S = e->opts.n_seq;
+    gdn_step_input *in = &e->in;
+    uint64_t at = 0;
+    in->ids = ints(b, &at, R, 0);
+    in->pos = ints(b, &at, R, 3);
+    in->hidden = ints(b, &at, R, 0);
+    in->out = ints(b, &at, R, 0);
+    in->seq_start = ints(b, &at, S + 1, 0);
+    in->n_past = ints(b, &at, S, 0);
+    in->has_state = ints(b, &at, S, 0);
+    in->keep = ints(b, &at, S, 0);
+    in->page = ints(b, &at, S, e->max_block > 0 ? e->max_block : 1);
+    for (int32_t g = 0; g < e->m->n_group; g++) in->slot[g] = ints(b, &at, S, 0);
+    return at;
+}
+
+gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engine **out,
+                             gdn_err *err) {
+    gdn_engine_opts o;
+    gdn_engine_opts_defaults(&o);
+    if (opts != NULL) o = *opts;
+    if (o.n_ctx == 0) o.n_ctx = m->config.max_position;
+    if (o.n_ctx < 1 || o.n_seq < 1 || o.n_seq > 65536 || o.n_row < 1 || o.n_row > 65536)
+        return gdn_fail(err, GDN_E_INVALID,
+                        "engine: n_ctx %d, n_seq %d, n_row %d: each at least 1, sequences and rows "
+                        "at most 65536", o.n_ctx, o.n_seq, o.n_row);
+    if (o.n_row < o.n_seq) o.n_row = o.n_seq;
+    o.mtp = o.mtp && m->has_mtp;
+    gdn_engine *e = calloc(1, sizeof *e);
+    if (e == NULL) return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    e->m = m;
+    e->opts = o;
+    if (m->n_group > GDN_MAX_GROUP) {
+        free(e);
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: %d GDN layers for %d with attention", m->dir,
+                        m->config.n_linear, m->n_attn);
+    }
+    /* About 32 MB of logits at a time. */
+    e->n_logit = (int32_t)((uint64_t)(8 << 20) / (uint64_t)m->config.vocab);
+    if (e->n_logit < 1) e->n_logit = 1;
+    if (e->n_logit > o.n_row) e->n_logit = o.n_row;
+    if (e->n_logit > GDN_MAX_LOGIT) e->n_logit = GDN_MAX_LOGIT;
+    gdn_status st = plan(e, err);
+    if (st == GDN_OK) st = gdn_queue_create(m->device, &e->q, err);
+    if (st == GDN_OK) st = allocate_pool(e, err);
+    if (st == GDN_OK)
+        st = gdn_workspace_create(m, o.n_row, o.n_seq, e->n_logit, &e->ws, &e->workspace, err);
+    if (st == GDN_OK) {
+        const uint64_t bytes = cut_input(e, NULL);
+        st = gdn_buffer_alloc(m->device, bytes, &e->input, err);
+        if (st == GDN_OK) cut_input(e, e->input);
+        e->stage = calloc(1, bytes);
+        e->part = calloc(2 * (size_t)o.n_seq, sizeof *e->part);
+        if (st == GDN_OK && (e->stage == NULL || e->part == NULL))
+            st = gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    }
+    if (st != GDN_OK) {
+        gdn_engine_free(e);
+        return st;
+    }
+    gdn_log(GDN_LOG_INFO, "engine ctx=%d seqs=%d rows=%d block=%d page_bytes=%llu pages=%d",
+            o.n_ctx, o.n_seq, o.n_row, e->plan.block_size, (unsigned long long)e->plan.page_bytes,
+            e->pages.n_page);
+    *out = e;
+    return GDN_OK;
+}
+
+void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
+    const gdn_device *d = e->m->device;
+    *out = (gdn_engine_stats){
+        .n_ctx = e->opts.n_ctx,
+        .n_seq = e->opts.n_seq,
+        .n_row = e->opts.n_row,
+        .block_size = e->plan.block_size,
+        .page_bytes = e->plan.page_bytes,
+        .pool_bytes = (uint64_t)e->pages.n_page * e->plan.page_bytes * (uint64_t)e->m->n_storage,
+        .workspace_bytes = gdn_buffer_bytes(e->workspace) + gdn_buffer_bytes(e->input),
+        .n_page = (uint64_t)e->pages.n_page - 1,
+        .n_page_used = (uint64_t)(e->pages.n_page - 1 - e->pages.n_free),
+        .steps = e->steps,
+        .rows = e->rows,
+        .regions = d->backend->regions != NULL ? d->backend->regions(d) : 0,
+    };
+}
+
+/* --- sequences ---------------------------------------------------------------------- */
+
+void gdn_seq_free(gdn_seq *s) {
+    if (s == NULL) return;
+    gdn_engine *e = s->e;
+    for (int32_t i = 0; i < s->n_page; i++) gdn_page_give(&e->pages, s->page[i]);
+    for (int32_t g = 0; s->slot != NULL && g < e->m->n_group; g++)
+        if (s->slot[g] != 0) gdn_page_give(&e->pages, s->slot[g]);
+    e->seq[s->index] = NULL;
+    free(s->page);
+    free(s->slot);
+    free(s);
+}
+
+gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err) {
+    int32_t index = 0;
+    while (index < e->opts.n_seq && e->seq[index] != NULL) index++;
+    if (index == e->opts.n_seq)
+        return gdn_fail(err, GDN_E_FULL, "all %d sequences of the engine are in use",
+                        e->opts.n_seq);
+    gdn_seq *s = calloc(1, sizeof *s);
+    if (s == NULL) return gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
+    s->e = e;
+    s->index = index;
+    e->seq[index] = s;
+    s->page = calloc((size_t)e->max_block + 1, sizeof *s->page);
+    s->slot = calloc((size_t)e->m->n_group + 1, sizeof *s->slot);
+    gdn_status st = GDN_OK;
+    if (s->page == NULL || s->slot == NULL)
+        st = gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
+    for (int32_t g = 0; st == GDN_OK && g < e->m->n_group; g++)
+        if ((s->slot[g] = gdn_page_take(&e->pages)) == 0)
+            st = gdn_fail(err, GDN_E_FULL, "no page is free for another sequence");
+    if (st == GDN_OK) *out = s;
+    else gdn_seq_free(s);
+    return st;
+}
+
+int32_t gdn_seq_length(const gdn_seq *s) { return s->length; }

@@ -1,0 +1,89 @@
+/* kern.c - filling the kernel table for an instruction set. */
+#include "kern.h"
+
+unsigned gdn_isa_detect(void) {
+    unsigned isa = GDN_ISA_REF;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isa |= GDN_ISA_AVX2;
+    if ((isa & GDN_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        isa |= GDN_ISA_AVX512;
+    if ((isa & GDN_ISA_AVX512) && __builtin_cpu_supports("avx512bf16"))
+        isa |= GDN_ISA_AVX512BF16;
+#endif
+    return isa;
+}
+
+static void reference(gdn_kern *k) {
+    *k = (gdn_kern){
+        .delta = gdn_delta_ref,
+        .delta_prep = gdn_delta_prep_ref,
+        .conv = gdn_conv_ref,
+        .norm = gdn_norm_ref,
+        .rope = gdn_rope_ref,
+        .swiglu = gdn_swiglu_ref,
+        .attn_block = gdn_attn_block_ref,
+        .attn_merge = gdn_attn_merge_ref,
+        .attn_finish = gdn_attn_finish_ref,
+        .moe_route = gdn_moe_route_ref,
+        .moe_combine = gdn_moe_combine_ref,
+        .argmax = gdn_argmax_ref,
+        .logsumexp = gdn_logsumexp_ref,
+        .top_k = gdn_top_k_ref,
+        .linear = gdn_linear_ref,
+    };
+}
+
+#if defined(__x86_64__)
+static void avx2(gdn_kern *k) {
+    k->delta = gdn_delta_avx2;
+    k->delta_prep = gdn_delta_prep_avx2;
+    k->conv = gdn_conv_avx2;
+    k->norm = gdn_norm_avx2;
+    k->rope = gdn_rope_avx2;
+    k->swiglu = gdn_swiglu_avx2;
+    k->attn_block = gdn_attn_block_avx2;
+    k->attn_merge = gdn_attn_merge_avx2;
+    k->attn_finish = gdn_attn_finish_avx2;
+    k->moe_route = gdn_moe_route_avx2;
+    k->moe_combine = gdn_moe_combine_avx2;
+    k->argmax = gdn_argmax_avx2;
+    k->logsumexp = gdn_logsumexp_avx2;
+    k->top_k = gdn_top_k_avx2;
+    k->linear = gdn_linear_avx2;
+}
+
+static void avx512(gdn_kern *k) {
+    k->delta = gdn_delta_avx512;
+    k->delta_prep = gdn_delta_prep_avx512;
+    k->conv = gdn_conv_avx512;
+    k->norm = gdn_norm_avx512;
+    k->rope = gdn_rope_avx512;
+    k->swiglu = gdn_swiglu_avx512;
+    k->attn_block = gdn_attn_block_avx512;
+    k->attn_merge = gdn_attn_merge_avx512;
+    k->attn_finish = gdn_attn_finish_avx512;
+    k->moe_route = gdn_moe_route_avx512;
+    k->moe_combine = gdn_moe_combine_avx512;
+    k->argmax = gdn_argmax_avx512;
+    k->logsumexp = gdn_logsumexp_avx512;
+    k->top_k = gdn_top_k_avx512;
+    k->linear = gdn_linear_avx512;
+}
+#endif
+
+void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
+    const unsigned isa = gdn_isa_detect() & isa_mask;
+    reference(k);
+#if defined(__x86_64__)
+    if (isa & GDN_ISA_AVX2) avx2(k);
+    if (isa & GDN_ISA_AVX512) avx512(k);
+    if (isa & GDN_ISA_AVX512BF16) {
+        k->attn_block = gdn_attn_block_avx512bf16;
+        k->linear = gdn_linear_avx512bf16;
+    }
+#endif
+    k->isa = isa;
+}

@@ -1,0 +1,268 @@
+/* forward.c - the forward pass: rows of several sequences through layers, head and MTP head.
+ *
+ *     h += mixer(norm(h))      mixer: Gated DeltaNet or gated attention
+ *     h += ffn(norm(h))        ffn:   SwiGLU, or a mixture of experts with a shared one
+ *
+ * Equations and shapes: MODEL.md.  Everything is ops on a queue; nothing here touches data. */
+#include <math.h>
+
+#include "model.h"
+
+#define TRY(call)                                                                         \
+    do {                                                                                  \
+        const gdn_status st_ = (call);                                                    \
+        if (st_ != GDN_OK) return st_;                                                    \
+    } while (0)
+
+static int64_t rows_of(const gdn_rows *r) { return r->ids.shape[0]; }
+
+static gdn_tensor head_rows(gdn_tensor t, int64_t n) { return gdn_tensor_slice(t, 0, 0, n); }
+
+/* The first n_row rows and n columns of a scratch matrix. */
+static gdn_tensor matrix(gdn_tensor t, int64_t n_row, int64_t n) {
+    return gdn_tensor_slice(head_rows(t, n_row), 1, 0, n);
+}
+
+static gdn_tensor columns(gdn_tensor t, int64_t begin, int64_t n) {
+    return gdn_tensor_slice(t, 1, begin, begin + n);
+}
+
+/* [n_row, n_head * d] as [n_row, n_head, d], heads `apart` columns from each other. */
+static gdn_tensor heads(gdn_tensor t, int64_t n_head, int64_t d, int64_t apart) {
+    t.ndim = 3;
+    t.shape[1] = n_head;
+    t.shape[2] = d;
+    t.stride[2] = t.stride[1];
+    t.stride[1] = apart * t.stride[2];
+    return t;
+}
+
+static gdn_status project(gdn_forward *f, const gdn_projection *p, gdn_tensor x, gdn_tensor y,
+                          bool add, gdn_err *err) {
+    int64_t at = 0;
+    for (int32_t i = 0; i < p->n; i++) {
+        const gdn_weight_shape s = gdn_weight_get_shape(p->w[i]);
+        gdn_linear_op_args a = {
+            .y = columns(y, at, s.n), .x = x, .w = p->w[i], .add = add};
+        TRY(gdn_op_linear(f->q, &a, err));
+        at += s.n;
+    }
+    return GDN_OK;
+}
+
+static gdn_status norm(gdn_forward *f, gdn_tensor y, gdn_tensor x, gdn_tensor w, gdn_err *err) {
+    gdn_rms_norm_args a = {.y = y, .x = x, .w = w, .eps = (float)f->m->config.eps};
+    return gdn_op_rms_norm(f->q, &a, err);
+}
+
+/* --- mixers ------------------------------------------------------------------------ */
+
+static void kv_pages(const gdn_forward *f, const gdn_layer *l, gdn_tensor *k, gdn_tensor *v) {
+    const gdn_config *c = &f->m->config;
+    const int64_t shape[4] = {f->pool->n_page, c->hkv, f->pool->block_size, c->head_dim};
+    *k = gdn_tensor_dense(f->pool->storage[l->storage], 0, f->m->kv, 4, shape);
+    const uint64_t half = (uint64_t)k->stride[0];
+    k->stride[0] = (int64_t)f->pool->page_bytes;
+    *v = *k;
+    v->at += half;
+}
+
+static gdn_status attention_layer(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
+                                  gdn_err *err) {
+    const gdn_config *c = &f->m->config;
+    gdn_workspace *ws = f->ws;
+    const int64_t T = rows_of(rows), D = c->head_dim, hq = c->hq, hkv = c->hkv;
+    const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
+    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
+
+    gdn_attn_store_args s = {
+        .q_out = head_rows(ws->q, T),
+        .q = heads(proj, hq, D, 2 * D),
+        .k = heads(columns(proj, 2 * hq * D, hkv * D), hkv, D, D),
+        .v = heads(columns(proj, (2 * hq + hkv) * D, hkv * D), hkv, D, D),
+        .q_norm = l->q_norm,
+        .k_norm = l->k_norm,
+        .cs = head_rows(ws->cs, T),
+        .kv = rows->kv,
+        .eps = (float)c->eps,
+    };
+    kv_pages(f, l, &s.k_page, &s.v_page);
+    TRY(gdn_op_attn_store(f->q, &s, err));
+
+    const gdn_tensor y = matrix(ws->act, T, hq * D);
+    gdn_attention_args a = {
+        .y = heads(y, hq, D, D),
+        .q = s.q_out,
+        .gate = heads(columns(proj, D, (2 * hq - 1) * D), hq, D, 2 * D),
+        .k_page = s.k_page,
+        .v_page = s.v_page,
+        .kv = rows->kv,
+        .scale = (float)(1.0 / sqrt((double)D)),
+    };
+    TRY(gdn_op_attention(f->q, &a, err));
+    return project(f, &l->out, y, head_rows(ws->h, T), true, err);
+}
+
+static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
+                                 gdn_err *err) {
+    const gdn_config *c = &f->m->config;
+    gdn_workspace *ws = f->ws;
+    const int64_t T = rows_of(rows), hv = c->hv, dv = c->dv, W = c->conv_width;
+    const int64_t C = 2 * (int64_t)c->hk * c->dk + hv * dv, Vd = hv * dv;
+    const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
+    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
+
+    const int64_t conv_shape[3] = {f->pool->n_page, W - 1, C};
+    const int64_t ssm_shape[4] = {f->pool->n_page, hv, dv, c->dk};
+    gdn_core_args a = {
+        .core = heads(head_rows(ws->core, T), hv, dv, dv),
+        .qkv = columns(proj, 0, C),
+        .b = columns(proj, C + Vd, hv),
+        .a = columns(proj, C + Vd + hv, hv),
+        .conv_state = gdn_tensor_dense(f->pool->storage[l->storage], 0, f->m->kv, 3, conv_shape),
+        .ssm_state = gdn_tensor_dense(f->pool->storage[l->storage], f->pool->conv_bytes, GDN_F32,
+                                      4, ssm_shape),
+        .conv_w = l->conv_w,
+        .A_log = l->A_log,
+        .dt_bias = l->dt_bias,
+        .seq_start = rows->kv.seq_start,
+        .slot = rows->slot[l->group],
+        .has_state = rows->has_state,
+        .work_qkv = head_rows(ws->conv, T),
+        .work_gate = head_rows(ws->gate, T),
+        .hk = c->hk,
+        .dk = c->dk,
+    };
+    a.conv_state.stride[0] = a.ssm_state.stride[0] = (int64_t)f->pool->page_bytes;
+    TRY(gdn_op_gdn_core(f->q, &a, err));
+
+    const gdn_tensor y = matrix(ws->act, T, Vd);
+    gdn_rms_norm_args n = {.y = heads(y, hv, dv, dv),
+                           .x = a.core,
+                           .z = heads(columns(proj, C, Vd), hv, dv, dv),
+                           .w = l->gated_norm,
+                           .eps = (float)c->eps};
+    TRY(gdn_op_rms_norm(f->q, &n, err));
+    return project(f, &l->out, y, head_rows(ws->h, T), true, err);
+}
+
+/* --- feed-forward ------------------------------------------------------------------- */
+
+/* y (+)= down swiglu(gate_up xn) */
+static gdn_status mlp_rows(gdn_forward *f, const gdn_mlp *mlp, int64_t T, gdn_tensor y, bool add,
+                           gdn_err *err) {
+    gdn_workspace *ws = f->ws;
+    const gdn_tensor gu = matrix(ws->proj, T, mlp->gate_up.n_out);
+    TRY(project(f, &mlp->gate_up, head_rows(ws->xn, T), gu, false, err));
+    gdn_swiglu_op_args a = {.y = matrix(ws->act, T, mlp->gate_up.n_out / 2), .x = gu};
+    TRY(gdn_op_swiglu(f->q, &a, err));
+    return project(f, &mlp->down, a.y, y, add, err);
+}
+
+static gdn_status moe_rows(gdn_forward *f, const gdn_moe *moe, int64_t T, gdn_err *err) {
+    const gdn_config *c = &f->m->config;
+    gdn_workspace *ws = f->ws;
+    const int64_t E = c->n_expert, top = c->top_k, d = c->d;
+    const gdn_tensor xn = head_rows(ws->xn, T), logits = head_rows(ws->router, T);
+    TRY(project(f, &moe->router, xn, logits, false, err));
+    gdn_moe_route_op_args r = {.expert = head_rows(ws->expert, T),
+                               .weight = head_rows(ws->weight, T),
+                               .logits = columns(logits, 0, E),
+                               .normalise = c->norm_topk};
+    TRY(gdn_op_moe_route(f->q, &r, err));
+    gdn_moe_experts_args e = {.y = heads(head_rows(ws->expert_out, T), top, d, d),
+                              .x = xn,
+                              .expert = r.expert,
+                              .gate_up = moe->gate_up,
+                              .down = moe->down,
+                              .work_gu = head_rows(ws->expert_gu, T * top),
+                              .work_h = head_rows(ws->expert_h, T * top),
+                              .work_index = gdn_tensor_slice(ws->expert_index, 0, 0,
+                                                             2 * T * top + E + 1)};
+    TRY(gdn_op_moe_experts(f->q, &e, err));
+    gdn_moe_combine_op_args s = {.y = head_rows(ws->h, T), .e = e.y, .weight = r.weight};
+    if (c->shared_ffn > 0) {
+        s.shared = head_rows(ws->shared, T);
+        s.gate = columns(logits, E, 1);
+        TRY(mlp_rows(f, &moe->shared, T, s.shared, false, err));
+    }
+    return gdn_op_moe_combine(f->q, &s, err);
+}
+
+static gdn_status layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
+                             gdn_err *err) {
+    const int64_t T = rows_of(rows);
+    const gdn_tensor h = head_rows(f->ws->h, T), xn = head_rows(f->ws->xn, T);
+    TRY(norm(f, xn, h, l->input_norm, err));
+    TRY(l->full ? attention_layer(f, l, rows, err) : gdn_layer_rows(f, l, rows, err));
+    TRY(norm(f, xn, h, l->post_norm, err));
+    return l->moe ? moe_rows(f, &l->experts, T, err)
+                  : mlp_rows(f, &l->mlp, T, h, true, err);
+}
+
+/* --- the whole ------------------------------------------------------------------------ */
+
+static gdn_status embed(gdn_forward *f, gdn_tensor ids, gdn_tensor y, gdn_err *err) {
+    gdn_embed_args a = {.y = y, .ids = ids, .table = f->m->embed};
+    if (f->m->embed.buf == NULL) a.weight = f->m->head;
+    return gdn_op_embed(f->q, &a, err);
+}
+
+static gdn_status angles(gdn_forward *f, const gdn_rows *rows, gdn_err *err) {
+    const gdn_config *c = &f->m->config;
+    gdn_rope_angles_args a = {.cs = head_rows(f->ws->cs, rows_of(rows)),
+                              .pos = rows->pos,
+                              .theta = c->rope_theta,
+                              .section = {c->mrope_section[0], c->mrope_section[1],
+                                          c->mrope_section[2]},
+                              .mrope = c->mrope};
+    return gdn_op_rope_angles(f->q, &a, err);
+}
+
+gdn_status gdn_forward_rows(gdn_forward *f, const gdn_rows *rows, gdn_err *err) {
+    const gdn_model *m = f->m;
+    const int64_t T = rows_of(rows);
+    const gdn_tensor h = head_rows(f->ws->h, T), last = head_rows(f->ws->last, T);
+    TRY(embed(f, rows->ids, h, err));
+    TRY(angles(f, rows, err));
+    for (int32_t i = 0; i < m->config.n_layer; i++) {
+        if (f->tap != NULL) f->tap(f->tap_arg, i, &h);
+        TRY(layer_rows(f, m->layer + i, rows, err));
+    }
+    TRY(norm(f, last, h, m->norm, err));
+    if (f->tap != NULL) f->tap(f->tap_arg, m->config.n_layer, &last);
+    return GDN_OK;
+}
+
+gdn_status gdn_forward_logits(gdn_forward *f, gdn_tensor row, gdn_err *err) {
+    gdn_workspace *ws = f->ws;
+    const int64_t n = row.shape[0];
+    /* The rows wanted, gathered and in the type that the product likes. */
+    const gdn_tensor h = head_rows(ws->h, n), xn = head_rows(ws->xn, n);
+    gdn_embed_args g = {.y = h, .ids = row, .table = ws->last};
+    TRY(gdn_op_embed(f->q, &g, err));
+    gdn_linear_op_args a = {.y = head_rows(ws->logits, n), .x = h, .w = f->m->head};
+    if (f->m->act == GDN_BF16) {
+        gdn_cast_args c = {.y = xn, .x = h};
+        TRY(gdn_op_cast(f->q, &c, err));
+        a.x = xn;
+    }
+    return gdn_op_linear(f->q, &a, err);
+}
+
+gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, gdn_err *err) {
+    const gdn_mtp *p = &f->m->mtp;
+    gdn_workspace *ws = f->ws;
+    const int64_t T = rows_of(rows), d = f->m->config.d;
+    const gdn_tensor h = head_rows(ws->h, T), pair = head_rows(ws->pair, T);
+    /* pair = [norm(embedding of the next token) | norm(hidden)] */
+    TRY(embed(f, rows->ids, h, err));
+    TRY(norm(f, columns(pair, 0, d), h, p->embed_norm, err));
+    gdn_embed_args g = {.y = h, .ids = hidden, .table = ws->last};
+    TRY(gdn_op_embed(f->q, &g, err));
+    TRY(norm(f, columns(pair, d, d), h, p->hidden_norm, err));
+    TRY(project(f, &p->fc, pair, h, false, err));
+    TRY(angles(f, rows, err));
+    TRY(layer_rows(f, &p->layer, rows, err));
+    return norm(f, head_rows(ws->last, T), h, p->norm, err);
+}

@@ -1,0 +1,149 @@
+/* model.h - a checkpoint bound to a device, and the forward pass over it.
+ *
+ * The model names no device and holds no state of a sequence: pages, workspace and the rows of a
+ * step come from the engine.  One internal order serves all checkpoints: query, key and value
+ * heads one after the other, value head h under key head h / (hv / hk), norm weights as they
+ * multiply (the one of zero-centred norms is added when a weight is bound). */
+#ifndef GDN_MODEL_MODEL_H
+#define GDN_MODEL_MODEL_H
+
+#include <gdn/gdn.h>
+#include <gdn/op.h>
+
+#include "../format/config.h"
+#include "../format/genconfig.h"
+#include "../format/safetensors.h"
+
+/* Weights that read the same input and fill neighbouring columns of one output.  They are one
+ * packed matrix unless their types differ. */
+enum { GDN_MAX_PART = 4 };
+typedef struct {
+    gdn_weight *w[GDN_MAX_PART];
+    int32_t     n, n_out;
+} gdn_projection;
+
+typedef struct {
+    gdn_projection gate_up, down;
+} gdn_mlp;
+
+typedef struct {
+    gdn_projection router; /* [n_expert + 1]: the last output is the shared expert's gate */
+    gdn_weight *gate_up, *down;
+    gdn_mlp     shared;
+} gdn_moe;
+
+typedef struct {
+    bool full, moe;
+    int32_t storage; /* which storage tensor of the pool holds its pages, and for a GDN      */
+    int32_t group;   /* layer the group of pages it belongs to                               */
+    gdn_tensor input_norm, post_norm;
+    gdn_projection in, out;
+    gdn_tensor q_norm, k_norm;                       /* full attention                       */
+    gdn_tensor conv_w, A_log, dt_bias, gated_norm;   /* GDN                                  */
+    gdn_mlp mlp;
+    gdn_moe experts;
+} gdn_layer;
+
+typedef struct {
+    gdn_tensor embed_norm, hidden_norm, norm;
+    gdn_projection fc;
+    gdn_layer layer;
+} gdn_mtp;
+
+struct gdn_model {
+    gdn_config  config;
+    gdn_weights *weights; /* stays open: untied embeddings are read in place              */
+    gdn_device *device;
+    gdn_model_info info;
+    char   *dir;
+    int32_t stop[2 * GDN_MAX_EOS];
+    gdn_math math;
+    gdn_type act;         /* of inputs of products: BF16 when all weights take it         */
+    gdn_type kv;          /* of keys, values and convolution states                       */
+
+    gdn_layer *layer;     /* [n_layer]                                                    */
+    gdn_mtp    mtp;
+    bool       has_mtp;
+    gdn_tensor norm;
+    gdn_weight *head;     /* also the embedding when tied                                 */
+    gdn_tensor embed;     /* untied embeddings                                            */
+
+    int32_t n_attn;       /* layers with keys and values, the MTP layer included          */
+    int32_t n_storage;    /* storage tensors of the pool: layers of a group               */
+    int32_t n_group;      /* groups of GDN layers                                         */
+
+    gdn_buffer *vector;   /* all small f32 vectors                                        */
+    uint64_t    vector_used;
+    gdn_weight **owned;   /* every packed weight                                          */
+    int32_t     n_owned, cap_owned;
+    gdn_buffer *embed_buf;
+};
+
+/* Bind the tensors of m->weights to m (bind.c). */
+gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err);
+
+/* --- a step --------------------------------------------------------------------- */
+
+/* The pool as the layers see it: storage[i] holds pages of page_bytes; a page is either the keys
+ * and values of block_size tokens or one state [conv | ssm | padding]. */
+typedef struct {
+    gdn_buffer **storage; /* [n_storage] */
+    uint64_t page_bytes, conv_bytes;
+    int64_t  n_page;
+    int32_t  block_size;
+} gdn_pool_view;
+
+/* Rows of several sequences.  Host-filled tensors at fixed addresses. */
+typedef struct {
+    gdn_tensor ids;        /* [n_row] i32 */
+    gdn_tensor pos;        /* [n_row, 3] i32 */
+    gdn_tensor has_state;  /* [n_seq] i32 */
+    gdn_tensor *slot;      /* [n_group] of [n_seq] i32: state page of each sequence */
+    gdn_kv_layout kv;
+} gdn_rows;
+
+/* Scratch of a step, sized for the largest one. */
+typedef struct {
+    gdn_tensor h;          /* [R, d] f32: residual stream                     */
+    gdn_tensor xn;         /* [R, d] act: normalised input of a product       */
+    gdn_tensor proj;       /* [R, widest projection] f32                      */
+    gdn_tensor act;        /* [R, widest product input] act                   */
+    gdn_tensor q;          /* [R, hq, head_dim] kv                            */
+    gdn_tensor cs;         /* [R, rot] f32                                    */
+    gdn_tensor conv, gate, core;             /* GDN                           */
+    gdn_tensor router, expert, weight, shared; /* MoE                         */
+    gdn_tensor expert_gu, expert_h, expert_out, expert_index;
+    gdn_tensor last;       /* [R + n_seq, d] f32: after the final norm; the tail keeps a row
+                              of every sequence for the MTP head              */
+    gdn_tensor pair;       /* [R, 2d] act: the MTP head's input               */
+    gdn_tensor logits;     /* [L, vocab] f32                                  */
+} gdn_workspace;
+
+/* Called with the residual stream before each layer and after the final norm (tests). */
+typedef void gdn_tap_fn(void *arg, int32_t layer, const gdn_tensor *h);
+
+typedef struct {
+    gdn_model *m;
+    gdn_queue *q;
+    const gdn_pool_view *pool;
+    gdn_workspace *ws;
+    gdn_tap_fn *tap;
+    void *tap_arg;
+} gdn_forward;
+
+/* Workspace tensors for at most n_row rows, n_seq sequences and n_logit rows of logits, cut out
+ * of one new buffer. */
+gdn_status gdn_workspace_create(gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_logit,
+                                gdn_workspace *ws, gdn_buffer **buf, gdn_err *err);
+
+/* All layers over the rows; afterwards ws->last[0..n_row) holds the rows after the final norm. */
+gdn_status gdn_forward_rows(gdn_forward *f, const gdn_rows *rows, gdn_err *err);
+
+/* ws->logits[i] = head(ws->last[row[i]]); row [n] i32, n at most L. */
+gdn_status gdn_forward_logits(gdn_forward *f, gdn_tensor row, gdn_err *err);
+
+/* The MTP head: rows->ids are the next tokens, hidden [n_row] i32 says which rows of ws->last
+ * they go with.  Its result replaces ws->last[0..n_row). */
+gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, gdn_err *err);
+
+#endif

@@ -1,0 +1,238 @@
+#!/bin/sh
+# Build and run the tests, section by section: those named, or all.
+#
+#   gcc    build with warnings as errors; unit tests; kernels against their references
+#   clang  the same build with clang; kernels
+#   san    address and undefined-behaviour sanitizers, leaks included: unit tests, kernels
+#   tsan   thread sanitizer: the unit tests about threads
+#   fuzz   every parser from its corpus, FUZZ_TIME seconds each; T=NAME: only this one
+#   arch   the library compiles for a machine without any of our instruction sets
+#   cli    the program as its user sees it
+#
+# Every program counts as a step.  Its output is kept in BUILD/test-logs and shown when it
+# fails.  What cannot run here says what is missing and counts as skipped.  The last line is
+# "N passed, N failed" with ", N skipped" when there are any.
+cd -- "$(dirname -- "$0")/.." || exit 1
+MAKE=${MAKE:-make} BUILD=${BUILD:-build} FUZZ_TIME=${FUZZ_TIME:-5} T=${T:-}
+JOBS=$(nproc 2>/dev/null || echo 2)
+LOGS=$BUILD/test-logs
+step_limit=240 # seconds, for a step that hangs
+passed=0 failed=0 skipped=0
+mkdir -p "$LOGS" || exit 1
+
+# Sanitizers of older compilers cannot place their shadow when the kernel randomises much.
+STEADY=
+if setarch "$(uname -m)" -R true 2>/dev/null; then STEADY="setarch $(uname -m) -R"; fi
+
+result() { printf '%-4s %4d s  %s\n' "$1" "$2" "$3"; }
+
+skip() {
+    skipped=$((skipped + 1))
+    result skip 0 "$1: $2"
+}
+
+# step NAME COMMAND...
+step() {
+    name=$1 log=$LOGS/$(echo "$1" | tr ' /' '__').log
+    shift
+    start=$(date +%s)
+    timeout -k 10 "$step_limit" "$@" >"$log" 2>&1 </dev/null
+    status=$?
+    took=$(($(date +%s) - start))
+    case $status in
+        0) passed=$((passed + 1)) && result ok $took "$name" ;;
+        77) skipped=$((skipped + 1)) && result skip $took "$name: $(tail -n 1 "$log")" ;;
+        *)
+            failed=$((failed + 1))
+            result FAIL $took "$name"
+            [ $status != 124 ] || echo "     not done after $step_limit s"
+            grep -E 'error|ERROR|FAIL|Sanitizer|panic' "$log" | head -n 20 | sed 's/^/     /'
+            tail -n 30 "$log" | sed 's/^/     | /'
+            echo "     all of it: $log"
+            ;;
+    esac
+    return $status
+}
+
+# build FOLDER COMPILER FLAGS TARGETS...: make in BUILD/FOLDER
+build() {
+    folder=$BUILD/$1 compiler=$2 flags=$3
+    shift 3
+    targets=
+    for t in "$@"; do
+        case $t in
+            gdn | check | libgdn.a) targets="$targets $folder/$t" ;;
+            unit/*) targets="$targets $folder/$t" ;;
+            *) targets="$targets $t" ;;
+        esac
+    done
+    # shellcheck disable=SC2086 # lists of words
+    step "build $(basename "$folder")" $MAKE -s --no-print-directory -k -j"$JOBS" \
+        BUILD="$folder" CC="$compiler" $flags $targets
+}
+
+have_cmocka() { pkg-config --exists cmocka 2>/dev/null; }
+have_program() { ls src/cli/*.c >/dev/null 2>&1; }
+have_checks() { ls tests/check/*.c >/dev/null 2>&1; }
+
+unit_programs() {
+    for source in tests/unit/test_*.c; do
+        [ -f "$source" ] && basename "$source" .c
+    done
+}
+
+# units FOLDER [WRAPPER...]
+units() {
+    folder=$1
+    shift
+    for unit in $(unit_programs); do
+        step "$folder unit $unit" "$@" "$BUILD/$folder/unit/$unit"
+    done
+}
+
+section_gcc() {
+    if ! command -v gcc >/dev/null; then
+        skip gcc "gcc is not installed"
+        return
+    fi
+    targets=
+    if have_program; then targets=gdn; fi
+    if have_checks; then targets="$targets check"; fi
+    if have_cmocka; then targets="$targets unit-bins"; fi
+    # shellcheck disable=SC2086
+    build gcc gcc WERROR=-Werror libgdn.a $targets || return
+    if have_cmocka; then units gcc; else skip "gcc unit" "libcmocka-dev is not installed"; fi
+    if have_checks; then step "gcc check" "$BUILD/gcc/check"; fi
+}
+
+section_clang() {
+    if ! command -v clang >/dev/null; then
+        skip clang "clang is not installed"
+        return
+    fi
+    targets=
+    if have_program; then targets=gdn; fi
+    if have_checks; then targets="$targets check"; fi
+    if have_cmocka; then targets="$targets unit-bins"; fi
+    # shellcheck disable=SC2086
+    build clang clang WERROR=-Werror libgdn.a $targets || return
+    if have_checks; then step "clang check" "$BUILD/clang/check"; fi
+}
+
+# One build serves the tests and the fuzzers: coverage instrumentation costs the tests little.
+SAN_FLAGS="SAN=-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer"
+export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1"
+export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
+export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1"
+
+have_sanitizers() {
+    mkdir -p "$BUILD/san" &&
+        echo 'int main(void) { return 0; }' >"$BUILD/san/try.c" &&
+        clang -fsanitize=address,undefined "$BUILD/san/try.c" -o "$BUILD/san/try" 2>/dev/null
+}
+
+build_san() {
+    name=$1
+    shift
+    step "build $name" $MAKE -s --no-print-directory -k -j"$JOBS" BUILD="$BUILD/san" CC=clang \
+        CFLAGS='-O1 -g' "$SAN_FLAGS" "$@"
+}
+
+section_san() {
+    if ! have_sanitizers; then
+        skip san "clang with its sanitizers is not installed (clang, libclang-rt-14-dev)"
+        return
+    fi
+    targets=$BUILD/san/libgdn.a
+    if have_program; then targets="$targets $BUILD/san/gdn"; fi
+    if have_checks; then targets="$targets $BUILD/san/check"; fi
+    if have_cmocka; then targets="$targets unit-bins"; fi
+    # shellcheck disable=SC2086
+    build_san san $targets || return
+    # shellcheck disable=SC2086
+    if have_cmocka; then units san $STEADY; else skip "san unit" "libcmocka-dev is not installed"; fi
+    # shellcheck disable=SC2086
+    if have_checks; then step "san check" $STEADY "$BUILD/san/check"; fi
+}
+
+section_tsan() {
+    if ! have_sanitizers || ! have_cmocka; then
+        skip tsan "clang with its sanitizers and libcmocka-dev are needed"
+        return
+    fi
+    list= targets=
+    for unit in $(unit_programs); do
+        case $unit in
+            test_pool | test_*threads*) list="$list $unit" targets="$targets $BUILD/tsan/unit/$unit" ;;
+        esac
+    done
+    # shellcheck disable=SC2086
+    step "build tsan" $MAKE -s --no-print-directory -k -j"$JOBS" BUILD="$BUILD/tsan" CC=clang \
+        CFLAGS='-O1 -g' SAN=-fsanitize=thread $targets || return
+    # shellcheck disable=SC2086
+    for unit in $list; do step "tsan unit $unit" $STEADY "$BUILD/tsan/unit/$unit"; done
+}
+
+# Inputs found on the way are thrown away; a crash is kept in BUILD/crash and belongs into the
+# corpus once it is understood.
+fuzz_one() {
+    corpus=$(mktemp -d) || return 1
+    [ ! -d "tests/fuzz/corpus/$1" ] || cp -r "tests/fuzz/corpus/$1/." "$corpus"
+    mkdir -p "$BUILD/crash"
+    step_limit=$((FUZZ_TIME + 120))
+    # shellcheck disable=SC2086
+    step "fuzz $1" $STEADY "$BUILD/san/fuzz/fuzz_$1" -max_total_time="$FUZZ_TIME" \
+        -rss_limit_mb=2048 -timeout=20 -artifact_prefix="$BUILD/crash/$1-" -print_final_stats=1 "$corpus"
+    rm -rf "$corpus"
+}
+
+section_fuzz() {
+    if ! ls tests/fuzz/fuzz_*.c >/dev/null 2>&1; then return; fi
+    if ! have_sanitizers; then
+        skip fuzz "clang with its sanitizers is not installed (clang, libclang-rt-14-dev)"
+        return
+    fi
+    build_san fuzz fuzz-bins || return
+    for source in tests/fuzz/fuzz_${T:-*}.c; do
+        name=$(basename "$source" .c)
+        fuzz_one "${name#fuzz_}"
+    done
+}
+
+# A compile only: the foreign libraries' headers are the same on every machine.
+section_arch() {
+    if ! command -v aarch64-linux-gnu-gcc >/dev/null; then
+        skip "arch aarch64" "gcc-aarch64-linux-gnu is not installed"
+        return
+    fi
+    step "build aarch64" $MAKE -s --no-print-directory -k -j"$JOBS" BUILD="$BUILD/aarch64" ARCH=aarch64 \
+        CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar WERROR=-Werror \
+        CFLAGS="-O1 -idirafter /usr/include -idirafter /usr/include/$(gcc -print-multiarch 2>/dev/null)" \
+        "$BUILD/aarch64/libgdn.a"
+}
+
+section_cli() {
+    if ! ls tests/cli/*.sh >/dev/null 2>&1; then return; fi
+    if [ ! -x "$BUILD/gcc/gdn" ]; then
+        failed=$((failed + 1))
+        result FAIL 0 "cli: $BUILD/gcc/gdn was not built"
+        return
+    fi
+    for script in tests/cli/*.sh; do
+        step "cli $(basename "$script" .sh)" env GDN="$BUILD/gcc/gdn" sh tests/run-cli.sh "$script"
+    done
+}
+
+[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli
+began=$(date +%s)
+for section in "$@"; do
+    case $section in
+        gcc | clang | san | tsan | fuzz | arch | cli) "section_$section" ;;
+        *) echo "run-all.sh: no section \"$section\"" >&2 && exit 2 ;;
+    esac
+done
+echo "$(($(date +%s) - began)) s in all"
+line="$passed passed, $failed failed"
+[ $skipped = 0 ] || line="$line, $skipped skipped"
+echo "$line"
+[ $failed = 0 ] && [ $passed != 0 ]
