@@ -1,7 +1,7 @@
 # make            the program and the library, build/gdn
 # make test       everything a CPU-only machine can run (./do test installs what it needs first)
 # make check      every kernel variant against its reference; make bench-kernels times them
-# make unit san tsan fuzz oom    the parts of make test
+# make unit san tsan fuzz           the parts of make test
 # make install PREFIX=/usr/local DESTDIR=
 #
 # BUILD picks the build folder, SAN adds sanitizers: make BUILD=build/asan SAN=-fsanitize=address,undefined

@@ -140,7 +140,7 @@ build_san() {
 
 section_san() {
     if ! have_sanitizers; then
-        skip san "clang with its sanitizers is not installed (clang, libclang-rt-14-dev)"
+        skip san "clang with its sanitizers is not installed (clang, libclang-rt-dev)"
         return
     fi
     targets=$BUILD/san/libgdn.a
@@ -189,7 +189,7 @@ fuzz_one() {
 section_fuzz() {
     if ! ls tests/fuzz/fuzz_*.c >/dev/null 2>&1; then return; fi
     if ! have_sanitizers; then
-        skip fuzz "clang with its sanitizers is not installed (clang, libclang-rt-14-dev)"
+        skip fuzz "clang with its sanitizers is not installed (clang, libclang-rt-dev)"
         return
     fi
     build_san fuzz fuzz-bins || return

@@ -13,7 +13,11 @@
 typedef struct {
     const gdn_weight_desc *desc;
     cpu_weight *w;
+    int64_t first; /* panel of the slice */
 } pack_job;
+
+/* Bytes packed before their source is given back: a matrix is never held twice as a whole. */
+enum { SLICE = 32 << 20 };
 
 /* Row r of expert e: the part it belongs to and its place there. */
 static const void *source_row(const gdn_weight_desc *d, int32_t e, int64_t r) {
@@ -27,7 +31,7 @@ static void pack(void *arg, int64_t begin, int64_t end, int thread) {
     (void)thread;
     const pack_job *j = arg;
     const cpu_weight *w = j->w;
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = j->first + begin; i < j->first + end; i++) {
         const int32_t e = (int32_t)(i / w->n_panel), p = (int32_t)(i % w->n_panel);
         const void *rows[GDN_PANEL];
         for (int r = 0; r < GDN_PANEL; r++) {
@@ -36,6 +40,31 @@ static void pack(void *arg, int64_t begin, int64_t end, int thread) {
         }
         gdn_panel_pack((char *)w->panel + (uint64_t)i * w->panel_bytes, w->base.type, w->base.k,
                        rows);
+    }
+}
+
+/* How far sources have been given back: part, and rows of it. */
+typedef struct {
+    int64_t part, row;
+} given;
+
+/* Give back what the first `panels` panels were made of.  Rows taken in another order go with
+ * their whole part. */
+static void give_back(const gdn_weight_desc *d, given *g, const cpu_weight *w, int64_t panels) {
+    const int64_t left = panels % w->n_panel * GDN_PANEL;
+    int64_t rows = panels / w->n_panel * d->n + (left < d->n ? left : d->n); /* packed so far */
+    for (int64_t p = 0; p < (int64_t)d->n_expert * d->n_part; p++) {
+        const gdn_weight_part *s = d->part + p;
+        const int64_t have = rows < s->n_row ? rows : s->n_row;
+        rows -= have;
+        if (p < g->part) continue;
+        if (have > g->row && (s->order == NULL || have == s->n_row)) {
+            d->done(d->done_arg, (const char *)s->data + g->row * s->row_bytes,
+                    (uint64_t)(have - g->row) * (uint64_t)s->row_bytes);
+            g->row = have;
+        }
+        if (have < s->n_row) return;
+        *g = (given){p + 1, 0};
     }
 }
 
@@ -95,11 +124,15 @@ gdn_status cpu_weight_create(gdn_device *dev, const gdn_weight_desc *d, gdn_weig
         goto done;
     }
     if (d->type == GDN_F8 && (st = pack_scales(w, d, err)) != GDN_OK) goto done;
-    pack_job job = {d, w};
-    gdn_parallel(cpu->pool, (int64_t)d->n_expert * w->n_panel, pack, &job);
-    for (int64_t p = 0; d->done != NULL && p < (int64_t)d->n_expert * d->n_part; p++)
-        d->done(d->done_arg, d->part[p].data,
-                (uint64_t)d->part[p].n_row * (uint64_t)d->part[p].row_bytes);
+    const int64_t panels = (int64_t)d->n_expert * w->n_panel;
+    const int64_t step = w->panel_bytes < SLICE ? SLICE / (int64_t)w->panel_bytes : 1;
+    pack_job job = {d, w, 0};
+    given g = {0};
+    for (; job.first < panels; job.first += step) {
+        const int64_t n = panels - job.first < step ? panels - job.first : step;
+        gdn_parallel(cpu->pool, n, pack, &job);
+        if (d->done != NULL) give_back(d, &g, w, job.first + n);
+    }
 done:
     if (st == GDN_OK) *out = &w->base;
     else cpu_weight_free(&w->base);

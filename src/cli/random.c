@@ -18,6 +18,7 @@ int cli_random(int argc, char **argv) {
     gdn_random_opts o;
     bool no_mtp = false, list = false, quiet = false;
     gdn_random_defaults(&o);
+    o.like = NULL; /* gigabytes are made only on request */
     const opt table[] = {
         { OPT_STR, 0, "like", &o.like, "NAME", "the shape: see --list", 0, 0, NULL },
         { OPT_STR, 'o', "out", &o.out, "DIR", "the folder to make", 0, 0, NULL },

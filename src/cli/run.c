@@ -130,6 +130,8 @@ static void print_json(const run *r, const gdn_generate_result *g, const gdn_sam
     else printf("null");
     printf(", \"ids\": [");
     for (int32_t i = 0; i < r->n_id; i++) printf("%s%d", i > 0 ? ", " : "", r->ids[i]);
+    printf("], \"prompt_ids\": [");
+    for (int32_t i = 0; i < r->n_prompt; i++) printf("%s%d", i > 0 ? ", " : "", r->prompt[i]);
     printf("], \"finish\": \"%s\", \"prompt_tokens\": %d, \"new_tokens\": %d",
            cli_finish_name(g->finish), g->n_prompt, g->n_new);
     printf(", \"prompt_seconds\": %.6f, \"new_seconds\": %.6f", 1e-6 * g->prompt_us,

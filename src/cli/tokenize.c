@@ -49,13 +49,15 @@ static int encode(const cli_model *m, const char *text, size_t n, bool special) 
 static int decode(const cli_model *m, const char *text) {
     int32_t *ids = NULL, n = 0;
     int rc = cli_ids(text, &ids, &n);
+    const int32_t size = gdn_tokenizer_size(m->tok);
+    for (int32_t i = 0; i < n && rc == 0; i++)
+        if (ids[i] >= size)
+            rc = cli_error("token %d is %d; the tokenizer has ids from 0 to %d", i, ids[i],
+                           size - 1);
     for (int32_t i = 0; i < n && rc == 0; i++) {
         size_t len;
         const char *bytes = gdn_token_bytes(m->tok, ids[i], &len);
         if (bytes != NULL) fwrite(bytes, 1, len, stdout);
-        else if (ids[i] >= gdn_tokenizer_size(m->tok))
-            rc = cli_error("token %d is %d; the tokenizer has ids from 0 to %d", i, ids[i],
-                           gdn_tokenizer_size(m->tok) - 1);
     }
     if (rc == 0 && isatty(STDOUT_FILENO) == 1) putchar('\n');
     free(ids);

@@ -171,7 +171,10 @@ static jv eval_dict(jin *J, const jnode *n) {
 }
 
 static jv eval_concat(jin *J, const jnode *n) {
-    jv *part = jin_array(J, n->kid.n, sizeof *part);
+    /* Nothing is allocated between the parts and the joining, as a rule: then a long text
+     * that is the first part grows in place. */
+    jv  few[4];
+    jv *part = n->kid.n <= 4 ? few : jin_array(J, n->kid.n, sizeof *part);
     for (size_t i = 0; i < n->kid.n; i++) part[i] = jin_eval(J, n->kid.v[i]);
     jv r = jin_str(J, part[0]);
     for (size_t i = 1; i < n->kid.n; i++) {

@@ -23,7 +23,7 @@ typedef struct {
 
 static void pad_to(jsb *b, const spec *f, jv body, char def_align) {
     const char align = f->align != '\0' ? f->align : def_align;
-    const jv   r = jin_pad(b->J, body, f->width, f->fill, align == '<' ? -1 : align == '^' ? 2 : 1);
+    const jv   r = jin_pad(b->J, body, f->width, f->fill, align == '<' ? -1 : align == '>');
     jsb_add(b, r.u.s.p, r.u.s.n);
 }
 

@@ -22,7 +22,7 @@
 #if defined(WITH_ASAN)
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
@@ -37,12 +37,19 @@
 #pragma weak check_rope
 #pragma weak check_sample
 
-enum { MARGIN = 256, LINE = 64, MAX_BUFS = 64, MAX_SEEN = 4096, NAME = 96 };
+enum { MARGIN = 256, LINE = 64, MAX_BUFS = 64, MAX_SEEN = 16384, NAME = 96 };
 enum { POISON = 0xff }; /* repeated it is a NaN in f32, f16 and bf16 */
 
-static struct { const char *name; uint8_t *base, *data; size_t bytes; } bufs[MAX_BUFS];
+static struct {
+    const char *name;
+    uint8_t *base, *data;
+    size_t bytes;
+} bufs[MAX_BUFS];
 static int n_bufs;
-static struct { check_fn *fn; char name[NAME]; } seen[MAX_SEEN];
+static struct {
+    check_fn *fn;
+    char name[NAME];
+} seen[MAX_SEEN];
 static int n_seen, n_pass, n_fail;
 static char current[NAME];
 static bool current_bad;
@@ -81,7 +88,8 @@ bool check_begin(check *c, check_fn *fn, const char *fmt, ...) {
     current_bad = false;
     /* The name seeds the numbers: a check run alone sees what it sees among all. */
     rng = seed;
-    for (const char *s = current; *s != 0; s++) rng = (rng ^ (uint8_t)*s) * 0x100000001b3u;
+    for (const char *s = current; *s != 0; s++)
+        rng = (rng ^ (uint8_t)*s) * 0x100000001b3u;
     return true;
 }
 
@@ -99,8 +107,10 @@ void check_end(check *c) {
         free(bufs[b].base);
     }
     n_bufs = 0;
-    if (current_bad) n_fail++;
-    else n_pass++;
+    if (current_bad)
+        n_fail++;
+    else
+        n_pass++;
     if (!current_bad && !c->bench) printf("ok   %-52s %s\n", current, c->isa);
 }
 
@@ -117,10 +127,18 @@ static void *buffer(const check *c, const char *name, size_t n, size_t size) {
     ASAN_POISON_MEMORY_REGION(data + n * size, MARGIN);
     return data;
 }
-float *check_f32(check *c, const char *name, size_t n) { return buffer(c, name, n, 4); }
-uint16_t *check_u16(check *c, const char *name, size_t n) { return buffer(c, name, n, 2); }
-int32_t *check_i32(check *c, const char *name, size_t n) { return buffer(c, name, n, 4); }
-void *check_bytes(check *c, const char *name, size_t n) { return buffer(c, name, n, 1); }
+float *check_f32(check *c, const char *name, size_t n) {
+    return buffer(c, name, n, 4);
+}
+uint16_t *check_u16(check *c, const char *name, size_t n) {
+    return buffer(c, name, n, 2);
+}
+int32_t *check_i32(check *c, const char *name, size_t n) {
+    return buffer(c, name, n, 4);
+}
+void *check_bytes(check *c, const char *name, size_t n) {
+    return buffer(c, name, n, 1);
+}
 
 void check_fill(float *x, size_t n, float lo, float hi) {
     for (size_t i = 0; i < n; i++) x[i] = lo + (hi - lo) * (float)check_uniform();
@@ -147,13 +165,14 @@ static double element(const void *p, size_t size, size_t i) {
 }
 
 /* scale < 0: the power of ref itself. */
-static bool close_nmse(check *c, const char *what, const void *ref, const void *got, size_t n,
-                       size_t size, double tol, double scale) {
+static bool close_nmse(check *c, const char *what, const void *ref, const void *got,
+                       size_t n, size_t size, double tol, double scale) {
     double err = 0, power = 0, worst = -1;
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         const double r = element(ref, size, i), d = fabs(element(got, size, i) - r);
-        if (!(d <= worst) && worst == worst) worst = d, at = i; /* stops at the first NaN */
+        if (!(d <= worst) && worst == worst)
+            worst = d, at = i; /* stops at the first NaN */
         err += d * d;
         power += r * r;
     }
@@ -173,8 +192,8 @@ bool check_close_scaled(check *c, const char *what, const float *ref, const floa
                         size_t n, double tol, double power) {
     return close_nmse(c, what, ref, got, n, sizeof *ref, tol, power);
 }
-bool check_close_bf16(check *c, const char *what, const uint16_t *ref, const uint16_t *got,
-                      size_t n, double tol) {
+bool check_close_bf16(check *c, const char *what, const uint16_t *ref,
+                      const uint16_t *got, size_t n, double tol) {
     return close_nmse(c, what, ref, got, n, sizeof *ref, tol, -1);
 }
 
@@ -200,7 +219,8 @@ bool check_bits(check *c, const char *what, const void *ref, const void *got, si
         if (size == 2 || size == 4)
             fprintf(stderr, "bits differ at %zu of %zu: %.9g, want %.9g\n", i, n,
                     element(g, size, i), element(r, size, i));
-        else fprintf(stderr, "bits differ at %zu of %zu\n", i, n);
+        else
+            fprintf(stderr, "bits differ at %zu of %zu\n", i, n);
         return false;
     }
     return true;
@@ -223,7 +243,7 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Best seconds of one run: samples of 20 us or more, for a quarter of a second at most. */
+/* Best seconds of one run: samples of 20 us or more, a quarter of a second in all. */
 static double best_time(void (*run)(void *), void *arg) {
     run(arg);
     double best = INFINITY, begin = now();
@@ -246,14 +266,16 @@ void check_rate(check *c, void (*run)(void *), void *arg, double flops, double b
     const double t = best_time(run, arg), gfs = flops / t * 1e-9, gbs = bytes / t * 1e-9;
     printf("%-52s %-10s %10.2f us", current, c->isa, t * 1e6);
     if (flops > 0) printf("  %7.1f GF/s", gfs);
-    if (flops > 0 && c->peak_gfs > 0) printf(" %3.0f %% of peak", 100 * gfs / c->peak_gfs);
+    if (flops > 0 && c->peak_gfs > 0)
+        printf(" %3.0f %% of peak", 100 * gfs / c->peak_gfs);
     if (bytes > 0) printf("  %6.1f GB/s", gbs);
-    if (bytes > 0 && c->dram_gbs > 0) printf(" %3.0f %% of memory", 100 * gbs / c->dram_gbs);
+    if (bytes > 0 && c->dram_gbs > 0)
+        printf(" %3.0f %% of memory", 100 * gbs / c->dram_gbs);
     printf("\n");
     fflush(stdout);
 }
 
-/* The core's limits.  FMA peak: twelve chains, enough to cover the latency of two pipes. */
+/* The core's limits.  FMA peak: twelve chains cover the latency of two pipes. */
 enum { FMA_STEPS = 4000, CHAINS = 12 };
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma"))) static void fma_avx2(void *out) {
@@ -310,7 +332,7 @@ static double measure_dram(void) {
 
 static void all_families(check *c) {
     static void (*const family[])(check *) = {
-        check_delta, check_conv, check_norm, check_rope,   check_act,
+        check_delta, check_conv, check_norm,   check_rope,   check_act,
         check_attn,  check_moe,  check_sample, check_linear,
     };
     for (size_t i = 0; i < sizeof family / sizeof *family; i++)
@@ -321,18 +343,24 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0); /* in step with stderr */
     bool bench = false;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--bench") == 0) bench = true;
-        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) seed = strtoull(argv[++i], NULL, 0);
+        if (strcmp(argv[i], "--bench") == 0)
+            bench = true;
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            seed = strtoull(argv[++i], NULL, 0);
         else if (argv[i][0] == '-') {
             fprintf(stderr, "usage: check [--bench] [--seed N] [NAME]\n");
             return 2;
-        } else filter = argv[i];
+        } else
+            filter = argv[i];
     }
-    static const struct { const char *name; unsigned mask, needs; } ladder[] = {
-        { "ref",        GDN_ISA_REF, GDN_ISA_REF },
-        { "avx2",       GDN_ISA_AVX2, GDN_ISA_AVX2 },
-        { "avx512",     GDN_ISA_AVX2 | GDN_ISA_AVX512, GDN_ISA_AVX512 },
-        { "avx512bf16", GDN_ISA_ALL, GDN_ISA_AVX512BF16 },
+    static const struct {
+        const char *name;
+        unsigned mask, needs;
+    } ladder[] = {
+        {"ref", GDN_ISA_REF, GDN_ISA_REF},
+        {"avx2", GDN_ISA_AVX2, GDN_ISA_AVX2},
+        {"avx512", GDN_ISA_AVX2 | GDN_ISA_AVX512, GDN_ISA_AVX512},
+        {"avx512bf16", GDN_ISA_ALL, GDN_ISA_AVX512BF16},
     };
     const unsigned have = gdn_isa_detect();
     const double dram = bench ? measure_dram() : 0;
@@ -343,7 +371,7 @@ int main(int argc, char **argv) {
         }
         gdn_kern k;
         gdn_kern_select(&k, ladder[i].mask);
-        check c = { .kern = &k, .isa = ladder[i].name, .bench = bench, .dram_gbs = dram };
+        check c = {.kern = &k, .isa = ladder[i].name, .bench = bench, .dram_gbs = dram};
         if (bench) {
             c.peak_gfs = measure_peak(k.isa);
             printf("%s: %.1f GF/s FMA peak, %.1f GB/s memory read, one core\n", c.isa,

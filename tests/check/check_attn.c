@@ -334,7 +334,10 @@ static void merge(check *c, int32_t n_q, int32_t d, int32_t pad, float gap) {
     if (!c->bench)
         for (int32_t i = 0; i < n_q; i++) {
             if (i % 5 == 1) m[i] = -INFINITY, l[i] = 0;
-            if (i % 5 == 2 || i % 10 == 1) M[0][i] = -INFINITY, L[0][i] = 0;
+            if (i % 5 == 2 || i % 10 == 1) {
+                M[0][i] = -INFINITY, L[0][i] = 0;
+                O[0][i * (d + pad)] = 0, o[i * (d + pad)] = -0.0f; /* taken as it is */
+            }
             if (i % 10 == 8) l[i] = NAN;
             if (i % 10 == 9) m[i] = NAN;
         }

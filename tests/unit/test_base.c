@@ -105,8 +105,7 @@ static void clock_runs(void **state) {
 /* ---- half-precision formats ---- */
 
 typedef struct {
-    int exp_bits,
-        man_bits; /* IEEE: bias 2^(exp_bits-1) - 1, subnormals, Inf and NaN on top */
+    int exp_bits, man_bits; /* as IEEE: bias 2^(exp_bits-1) - 1, Inf and NaN on top */
 } format;
 static const format BF16 = {8, 7}, F16 = {5, 10};
 
@@ -125,8 +124,7 @@ static float as_float(format f, uint32_t code) {
     return code == inf ? INFINITY : (float)value(f, code);
 }
 
-/* `below` is a code whose value does not exceed x, the one above does; x is finite, >= 0.
- */
+/* `below` is a code whose value does not exceed x; the next one's does.  x >= 0. */
 static uint32_t nearest(format f, uint32_t below, double x) {
     const double lo = x - value(f, below), hi = value(f, below + 1) - x;
     assert_true(lo >= 0 && hi > 0);
@@ -149,8 +147,7 @@ static void check_borders(format f, narrow_fn *fn) {
         const double lo = value(f, c), hi = value(f, c + 1), mid = (lo + hi) / 2;
         const double at[] = {lo, mid};
         for (int i = 0; i < 2; i++) {
-            const float x =
-                (float)at[i]; /* exact: the smallest midpoint of both is 2^-134 */
+            const float x = (float)at[i]; /* exact: no midpoint is below 2^-134 */
             assert_true((double)x == at[i]);
             check_narrow(fn, x, nearest(f, c, at[i]));
             const float up = nextafterf(x, INFINITY);
@@ -162,8 +159,8 @@ static void check_borders(format f, narrow_fn *fn) {
     }
     check_narrow(fn, INFINITY, inf);
     check_narrow(fn, 3.4028235e38f, inf); /* above the last border of both formats */
-    for (uint32_t m = 1; m < 1u << 23;
-         m += m < 4096 ? 1 : 4093) { /* NaN: quiet and signalling */
+    /* NaN, quiet and signalling. */
+    for (uint32_t m = 1; m < 1u << 23; m += m < 4096 ? 1 : 4093) {
         const uint32_t got = fn(gdn_f32_of_bits(0x7f800000 | m));
         const uint32_t neg = fn(gdn_f32_of_bits(0xff800000 | m));
         if ((got & 0x7fff) <= inf || got > 0x7fff || neg != (got | 0x8000))

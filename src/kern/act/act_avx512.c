@@ -5,4 +5,6 @@
 
 #include "act_body.h"
 
-void gdn_swiglu_avx512(const gdn_swiglu_args *a) { swiglu_body(a); }
+void gdn_swiglu_avx512(const gdn_swiglu_args *a) {
+    swiglu_body(a);
+}

@@ -45,8 +45,8 @@ typedef struct {
  *
  * next holds the rows of the tile that comes after, or is NULL.  They are asked for evenly
  * along with the sums (all at once they would fill the miss queue and the sums would wait),
- * and into the second cache, which takes more misses at a time than the first: keys no cache
- * holds then arrive at 80-90 % of the reading speed of a plain stream, else at 40 %. */
+ * and into the second cache, which takes more misses at a time than the first.  Zen 4, four
+ * queries, bf16, keys in no cache: 13-16 GB/s; 8 without, or asking for the first cache 10. */
 INLINE void score_tile(const int nq, const se *const *q, const se *const *k,
                        const char *const *next, int64_t next_size, int32_t d, float scale,
                        float *const *s) {

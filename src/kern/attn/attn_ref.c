@@ -54,12 +54,13 @@ void gdn_attn_merge_ref(const gdn_attn_merge_args *a) {
         const float *o = a->o + i * a->o_stride;
         if (a->l[i] == 0) continue; /* an empty block */
         const float max = a->m[i] > a->M[i] ? a->m[i] : a->M[i];
-        /* Nothing so far: -inf - -inf would be NaN. */
-        const double so = a->M[i] == -INFINITY ? 0 : exp((double)a->M[i] - (double)max);
-        const double sn = a->M[i] == -INFINITY ? 1 : exp((double)a->m[i] - (double)max);
-        a->L[i] = (float)(so * (double)a->L[i] + sn * (double)a->l[i]);
-        for (int32_t x = 0; x < a->d; x++) O[x] = (float)(so * (double)O[x] + sn * (double)o[x]);
-        a->M[i] = a->M[i] == -INFINITY ? a->m[i] : max;
+        const bool first = a->M[i] == -INFINITY; /* -inf - -inf would be NaN */
+        const double so = exp((double)a->M[i] - (double)max);
+        const double sn = exp((double)a->m[i] - (double)max);
+        a->L[i] = first ? a->l[i] : (float)(so * (double)a->L[i] + sn * (double)a->l[i]);
+        for (int32_t x = 0; x < a->d; x++)
+            O[x] = first ? o[x] : (float)(so * (double)O[x] + sn * (double)o[x]);
+        a->M[i] = first ? a->m[i] : max;
     }
 }
 

@@ -5,4 +5,6 @@
 
 #include "conv_body.h"
 
-void gdn_conv_avx512(const gdn_conv_args *a) { conv_body(a); }
+void gdn_conv_avx512(const gdn_conv_args *a) {
+    conv_body(a);
+}

@@ -1,10 +1,10 @@
 /* conv_body.h - the causal depthwise convolution over vf; lanes run over channels.
  *
- * A column of VF_N channels walks a tile of tokens with its last W inputs in registers.  Tiles
- * are short, because rows lie far apart in memory: TILE rows at a time are read as so many
- * streams.  The window starts from the state, later from the rows before the tile; what it holds
- * after the last token is the new state. */
-enum { TILE = 8 }; /* at least W - 1, so that a tile's past lies in the state or in x alone */
+ * A column of VF_N channels walks a tile of tokens with its last W inputs in registers.
+ * Tiles are short, because rows lie far apart in memory: TILE rows at a time are read as
+ * so many streams.  The window starts from the state, later from the rows before the
+ * tile; what it holds after the last token is the new state. */
+enum { TILE = 8 }; /* at least W - 1: a tile's past lies in the state or in x alone */
 
 INLINE vf state_get(const gdn_conv_args *a, int64_t at, bool bf16, int n) {
     if (!a->has_state) return vf_zero();
@@ -17,8 +17,8 @@ INLINE vf input_get(const gdn_conv_args *a, int64_t t, int64_t c, bool bf16, int
     return bf16 ? vf_round_bf16(u) : u;
 }
 
-INLINE void column(const gdn_conv_args *a, int64_t t0, int64_t t1, int64_t c, int W, bool bf16,
-                   int n) {
+INLINE void column(const gdn_conv_args *a, int64_t t0, int64_t t1, int64_t c, int W,
+                   bool bf16, int n) {
     vf w[8], u[8];
     const vf bias = a->bias != NULL ? vf_get(a->bias + c, n) : vf_zero();
     for (int j = 0; j < W; j++) w[j] = vf_get(a->w + (int64_t)j * a->C + c, n);
@@ -48,8 +48,7 @@ INLINE void columns(const gdn_conv_args *a, int W, bool bf16) {
 
 /* Four taps, the only width released, with the window in registers. */
 INLINE void conv_body(const gdn_conv_args *a) {
-    if (a->W == 4) {
-        if (a->state_bf16) columns(a, 4, true);
-        else columns(a, 4, false);
-    } else columns(a, a->W, a->state_bf16);
+    if (a->W == 4 && a->state_bf16) columns(a, 4, true);
+    else if (a->W == 4) columns(a, 4, false);
+    else columns(a, a->W, a->state_bf16);
 }

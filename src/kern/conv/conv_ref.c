@@ -5,7 +5,7 @@
 
 #include "../../base/half.h"
 
-/* Input of channel c at time t; negative times lie in the state, t = -1 its newest row. */
+/* Input of channel c at time t; negative times lie in the state, -1 is its newest row. */
 static float input(const gdn_conv_args *a, int64_t t, int64_t c) {
     if (t >= 0) {
         const float x = a->x[t * a->x_stride + c];
@@ -22,15 +22,18 @@ void gdn_conv_ref(const gdn_conv_args *a) {
         for (int64_t t = 0; t < a->n_tok; t++) {
             double s = a->bias != NULL ? (double)a->bias[c] : 0;
             for (int j = 0; j < a->W; j++)
-                s += (double)a->w[(int64_t)j * a->C + c] * (double)input(a, t - a->W + 1 + j, c);
+                s += (double)a->w[(int64_t)j * a->C + c] *
+                     (double)input(a, t - a->W + 1 + j, c);
             a->y[t * a->y_stride + c] = (float)(s / (1 + exp(-s)));
         }
         /* Oldest first: row j is read before a later row overwrites what it holds. */
         for (int64_t j = 0; j < a->W - 1; j++) {
             const float u = input(a, a->n_tok - (a->W - 1) + j, c);
             const int64_t at = j * a->state_stride + c;
-            if (a->state_bf16) ((uint16_t *)a->state)[at] = gdn_f32_to_bf16(u);
-            else ((float *)a->state)[at] = u;
+            if (a->state_bf16)
+                ((uint16_t *)a->state)[at] = gdn_f32_to_bf16(u);
+            else
+                ((float *)a->state)[at] = u;
         }
     }
 }

@@ -7,4 +7,6 @@
 
 #include "delta_body.h"
 
-void gdn_delta_avx2(const gdn_delta_args *a) { delta_body(a); }
+void gdn_delta_avx2(const gdn_delta_args *a) {
+    delta_body(a);
+}

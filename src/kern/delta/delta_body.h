@@ -1,39 +1,42 @@
-/* delta_body.h - the gated delta rule over vf; included by delta_<isa>.c after a vec_<isa>.h.
+/* delta_body.h - the gated delta rule over vf; included by delta_<isa>.c after a
+ * vec_<isa>.h.
  *
- * Lanes run over dk.  Rows go in groups of VF_N, and 16 or 32 rows walk all tokens before the
- * next ones start, so that their part of the state (at most 16 KiB) stays in the first cache:
+ * Lanes run over dk.  Rows go in groups of VF_N, and 16 or 32 rows walk all tokens before
+ * the next ones start, so that their part of the state (at most 16 KiB) stays in the
+ * first cache:
  *
  *     pass over a group, token t:   S = alpha S + d k_t    o_t = S q_t    m_t+1 = S k_t+1
  *
- * These are 4 operations a vector on the multiply-add pipes for 6 counted ones a number: three
- * quarters of their peak is the ceiling.  One row's sum is one chain over dk in a register, then
- * the tree of vf_hsum4 and vf_hsum_join.  Chain and tree are the same for the first pass of a
- * call, which only reads, as for the fused one, and for every place in a group: hence results
- * do not depend on how a call is cut. */
+ * These are 4 operations a vector on the multiply-add pipes for 6 counted ones a number:
+ * three quarters of their peak is the ceiling.  One row's sum is one chain over dk in a
+ * register, then the tree of vf_hsum4 and vf_hsum_join.  Chain and tree are the same for
+ * the first pass of a call, which only reads, as for the fused one, and for every place
+ * in a group: hence results do not depend on how a call is cut. */
 enum {
-    LINE = 16,          /* floats of a cache line                                          */
-    GROUPS = 32 / VF_N, /* side by side: the sums of one settle while the others work      */
+    LINE = 16,          /* floats of a cache line */
+    GROUPS = 32 / VF_N, /* side by side: the sums of one settle while the others work */
     /* Prefetched, because the hardware follows neither tokens that lie a row of all heads
-     * apart nor the four rows of a strip: a prompt of 512 gains a tenth, a single token whose
-     * states lie in memory takes half the time. */
+     * apart nor the four rows of a strip: a prompt of 512 gains a tenth, a single token
+     * whose states lie in memory takes half the time.  STATE_AHEAD counts floats; past the
+     * end of the state it meets the next head's or does nothing. */
     TOKENS_AHEAD = 2,
-    STATE_AHEAD = 4096, /* floats; in a call's last pass, where there is time for it; past the
-                         * end of the state it meets the next head's or does nothing       */
+    STATE_AHEAD = 4096,
 };
 
 /* What a strip needs; the pointers stand at its first row. */
 typedef struct {
-    float       *S;
+    float *S;
     const float *k, *q, *k_next; /* q, k_next: read by update() only        */
     const float *d;              /* [rows] what each row adds, times k      */
-    float        alpha;
-    int          dk;
+    float alpha;
+    int dk;
 } strip;
 
 /* n values of dk from i on: S k into m. */
 INLINE void dot_at(const strip *p, int rows, int i, int n, vf *m) {
     const vf k = vf_get(p->k + i, n);
-    for (int r = 0; r < rows; r++) m[r] = vf_fma(vf_get(p->S + r * p->dk + i, n), k, m[r]);
+    for (int r = 0; r < rows; r++)
+        m[r] = vf_fma(vf_get(p->S + r * p->dk + i, n), k, m[r]);
 }
 INLINE void dot(const strip *p, int rows, int dk, vf *m) {
     vf s[4];
@@ -44,12 +47,13 @@ INLINE void dot(const strip *p, int rows, int dk, vf *m) {
     for (int r = 0; r < rows; r++) m[r] = s[r];
 }
 
-INLINE void update_at(const strip *p, int rows, bool next, int i, int n, vf alpha, const vf *d,
-                      vf *o, vf *m) {
+INLINE void update_at(const strip *p, int rows, bool next, int i, int n, vf alpha,
+                      const vf *d, vf *o, vf *m) {
     const vf k = vf_get(p->k + i, n), q = vf_get(p->q + i, n);
     const vf k_next = next ? vf_get(p->k_next + i, n) : vf_zero();
-    if (!next && i % LINE == 0)
-        for (int r = 0; r < rows; r++) __builtin_prefetch(p->S + r * p->dk + i + STATE_AHEAD, 0, 2);
+    if (!next && i % LINE == 0) /* a call's last pass has the time for it */
+        for (int r = 0; r < rows; r++)
+            __builtin_prefetch(p->S + r * p->dk + i + STATE_AHEAD, 0, 2);
     for (int r = 0; r < rows; r++) {
         float *S = p->S + r * p->dk + i;
         const vf s = vf_fma(d[r], k, vf_mul(alpha, vf_get(S, n)));
@@ -79,11 +83,11 @@ INLINE strip below(const strip *p, int r) {
     return s;
 }
 
-/* The sums of n <= VF_N rows, one a lane.  Rows that do not fill a strip go one by one. */
+/* The sums of n <= VF_N rows, one a lane.  Rows short of a strip go one by one. */
 INLINE vf group_dot(const strip *g, int n, int dk) {
     vf quad[VF_N / 4];
     for (int b = 0; b < VF_N; b += 4) {
-        vf m[4] = { vf_zero(), vf_zero(), vf_zero(), vf_zero() };
+        vf m[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
         if (b + 4 <= n) {
             const strip s = below(g, b);
             dot(&s, 4, dk, m);
@@ -101,8 +105,8 @@ INLINE vf group_dot(const strip *g, int n, int dk) {
 INLINE vf group_update(const strip *g, int n, int dk, bool next, vf *m_next) {
     vf quad_o[VF_N / 4], quad_m[VF_N / 4];
     for (int b = 0; b < VF_N; b += 4) {
-        vf o[4] = { vf_zero(), vf_zero(), vf_zero(), vf_zero() };
-        vf m[4] = { vf_zero(), vf_zero(), vf_zero(), vf_zero() };
+        vf o[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+        vf m[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
         if (b + 4 <= n) {
             const strip s = below(g, b);
             update(&s, 4, dk, next, o, m);
@@ -132,7 +136,7 @@ INLINE void prefetch_token(const gdn_delta_args *a, int64_t t, int64_t j, int n,
 INLINE void groups_tokens(const gdn_delta_args *a, int64_t j, int groups, int n, int dk) {
     float d[GROUPS][VF_N];
     vf m[GROUPS];
-    strip g = { .k = a->k, .dk = dk };
+    strip g = {.k = a->k, .dk = dk};
     for (int i = 0; i < groups; i++) {
         g.S = a->S + (j + i * VF_N) * dk;
         m[i] = group_dot(&g, n, dk);
@@ -146,7 +150,8 @@ INLINE void groups_tokens(const gdn_delta_args *a, int64_t j, int groups, int n,
         g.q = a->q + t * a->q_stride;
         const bool next = t + 1 < a->n_tok;
         if (next) g.k_next = g.k + a->k_stride;
-        if (t + TOKENS_AHEAD < a->n_tok) prefetch_token(a, t + TOKENS_AHEAD, j, groups * VF_N, dk);
+        if (t + TOKENS_AHEAD < a->n_tok)
+            prefetch_token(a, t + TOKENS_AHEAD, j, groups * VF_N, dk);
         for (int i = 0; i < groups; i++) {
             g.S = a->S + (j + i * VF_N) * dk;
             g.d = d[i];

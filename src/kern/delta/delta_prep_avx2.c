@@ -5,4 +5,6 @@
 
 #include "delta_prep_body.h"
 
-void gdn_delta_prep_avx2(const gdn_delta_prep_args *a) { delta_prep_body(a); }
+void gdn_delta_prep_avx2(const gdn_delta_prep_args *a) {
+    delta_prep_body(a);
+}

@@ -10,7 +10,8 @@ INLINE void scale_head(float *x, int n, float scale) {
 
 INLINE void gates(const gdn_delta_prep_args *a, int64_t t, int h, int n) {
     const vf one = vf_set1(1.0f), b = vf_get(a->b + t * a->ba_stride + h, n);
-    const vf x = vf_add(vf_get(a->a + t * a->ba_stride + h, n), vf_get(a->dt_bias + h, n));
+    const vf x =
+        vf_add(vf_get(a->a + t * a->ba_stride + h, n), vf_get(a->dt_bias + h, n));
     const vf rate = vf_exp(vf_get(a->A_log + h, n));
     const vf g = vf_sub(vf_zero(), vf_mul(rate, vf_softplus(x)));
     vf_put(a->beta + t * a->gate_stride + h,

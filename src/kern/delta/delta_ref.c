@@ -1,7 +1,7 @@
 /* delta_ref.c - the gated delta rule and its preparation as equations.
  *
- * Sums run in double.  The state is rounded to f32 after every token, because that is where
- * a call may end. */
+ * Sums run in double.  The state is rounded to f32 after every token, because that is
+ * where a call may end. */
 #include "delta.h"
 
 #include <math.h>
@@ -34,12 +34,15 @@ static void normalise(float *x, int32_t dk, double scale) {
     for (int i = 0; i < dk; i++) x[i] = (float)((double)x[i] * f);
 }
 
-static double softplus(double x) { return x >= 20 ? x : log1p(exp(x)); }
+static double softplus(double x) {
+    return x >= 20 ? x : log1p(exp(x));
+}
 
 void gdn_delta_prep_ref(const gdn_delta_prep_args *a) {
     for (int64_t t = 0; t < a->n_tok; t++) {
         for (int64_t h = 0; h < a->hk; h++) {
-            normalise(a->q + t * a->qk_stride + h * a->dk, a->dk, 1 / sqrt((double)a->dk));
+            normalise(a->q + t * a->qk_stride + h * a->dk, a->dk,
+                      1 / sqrt((double)a->dk));
             normalise(a->k + t * a->qk_stride + h * a->dk, a->dk, 1);
         }
         for (int64_t h = 0; h < a->hv; h++) {

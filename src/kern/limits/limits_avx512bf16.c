@@ -1,5 +1,5 @@
-/* limits_avx512bf16.c - the peak of bf16 pairs: 16 sums of two products an instruction.
- */
+/* limits_avx512bf16.c - the peak of bf16 pairs: an instruction adds two products to each
+ * of 16 sums. */
 #include <immintrin.h>
 
 #include "limits.h"

@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { ROW_BLOCK = 96, K_BLOCK = 256, TILE_ROWS = 6, VECS = GDN_PANEL / 16 };
+enum { ROW_BLOCK = 192, K_BLOCK = 192, TILE_ROWS = 6, VECS = GDN_PANEL / 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 

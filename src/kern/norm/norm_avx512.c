@@ -5,4 +5,6 @@
 
 #include "norm_body.h"
 
-void gdn_norm_avx512(const gdn_norm_args *a) { norm_body(a); }
+void gdn_norm_avx512(const gdn_norm_args *a) {
+    norm_body(a);
+}

@@ -1,6 +1,6 @@
 /* rope_angles.c - cosines and sines of the positions of a step.
  *
- * Angles are made in double: at position 100000 an f32 angle is off by up to 4e-3 radian. */
+ * Angles are made in double: at position 100000 an f32 angle is off by up to 4e-3. */
 #include "rope.h"
 
 #include <math.h>
@@ -13,8 +13,8 @@ static int axis_of(int32_t j, const int32_t section[3], bool mrope) {
     return 0;
 }
 
-void gdn_rope_angles(float *cs, const int32_t *pos, int32_t n_row, int32_t rot, double theta,
-                     const int32_t section[3], bool mrope) {
+void gdn_rope_angles(float *cs, const int32_t *pos, int32_t n_row, int32_t rot,
+                     double theta, const int32_t section[3], bool mrope) {
     const int32_t half = rot / 2;
     for (int32_t j = 0; j < half; j++) {
         const double frequency = pow(theta, -2.0 * j / rot);

@@ -5,4 +5,6 @@
 
 #include "rope_body.h"
 
-void gdn_rope_avx512(const gdn_rope_args *a) { rope_body(a); }
+void gdn_rope_avx512(const gdn_rope_args *a) {
+    rope_body(a);
+}

@@ -4,8 +4,8 @@
 
 enum { MAX_HEAD = 256 };
 
-INLINE void rotate(const gdn_rope_args *a, const float *x, const float *c, int64_t y, int j,
-                   int n) {
+INLINE void rotate(const gdn_rope_args *a, const float *x, const float *c, int64_t y,
+                   int j, int n) {
     const int half = a->rot / 2;
     const vf lo = vf_get(x + j, n), hi = vf_get(x + half + j, n);
     const vf cosine = vf_get(c + j, n), sine = vf_get(c + half + j, n);
@@ -26,7 +26,8 @@ INLINE void one_head(const gdn_rope_args *a, int64_t row, int64_t head) {
         vf_store(v + i, vf_mul(vf_mul(vf_load(x + i), f), vf_load(a->w + i)));
     if (i < d) {
         const int n = d - i;
-        vf_store_n(v + i, vf_mul(vf_mul(vf_load_n(x + i, n), f), vf_load_n(a->w + i, n)), n);
+        vf_store_n(v + i, vf_mul(vf_mul(vf_load_n(x + i, n), f), vf_load_n(a->w + i, n)),
+                   n);
     }
     for (i = 0; i + VF_N <= half; i += VF_N) rotate(a, v, c, y, i, VF_N);
     if (i < half) rotate(a, v, c, y, i, half - i);

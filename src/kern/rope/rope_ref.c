@@ -6,8 +6,10 @@
 #include "../../base/half.h"
 
 static void put(const gdn_rope_args *a, int64_t at, double v) {
-    if (a->y_bf16) ((uint16_t *)a->y)[at] = gdn_f32_to_bf16((float)v);
-    else ((float *)a->y)[at] = (float)v;
+    if (a->y_bf16)
+        ((uint16_t *)a->y)[at] = gdn_f32_to_bf16((float)v);
+    else
+        ((float *)a->y)[at] = (float)v;
 }
 
 static void one_head(const gdn_rope_args *a, int64_t row, int64_t head) {
