@@ -9,6 +9,8 @@
 #ifndef GDN_BACKEND_H
 #define GDN_BACKEND_H
 
+#include <pthread.h>
+
 #include <gdn/gdn.h>
 #include <gdn/op.h>
 
@@ -75,6 +77,7 @@ typedef struct gdn_backend {
 struct gdn_device {
     const gdn_backend *backend;
     char name[32];
+    pthread_mutex_t busy; /* held while an op is handed over */
 };
 struct gdn_buffer {
     gdn_device *device;

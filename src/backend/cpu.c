@@ -6,6 +6,7 @@
 
 #include "../base/arena.h"
 #include "../base/log.h"
+#include "../base/switch.h"
 #include "cpu.h"
 
 typedef struct {
@@ -18,6 +19,27 @@ static const char *isa_name(unsigned isa) {
            : isa & GDN_ISA_AVX512   ? "avx512"
            : isa & GDN_ISA_AVX2     ? "avx2"
                                     : "plain C";
+}
+
+/* The instruction sets that GDN_ISA leaves of mask. */
+static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
+    static const struct {
+        const char *name;
+        unsigned    mask;
+    } set[] = {{"ref", GDN_ISA_REF},
+               {"avx2", GDN_ISA_AVX2},
+               {"avx512", GDN_ISA_AVX2 | GDN_ISA_AVX512},
+               {"avx512bf16", GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16}};
+    const char *want = gdn_switch_get(GDN_SWITCH_ISA);
+    *out = mask;
+    if (want == NULL) return GDN_OK;
+    for (size_t i = 0; i < sizeof set / sizeof *set; i++)
+        if (strcmp(want, set[i].name) == 0) {
+            *out = mask & set[i].mask;
+            return GDN_OK;
+        }
+    return gdn_fail(err, GDN_E_INVALID,
+                    "GDN_ISA is '%.40s': need ref, avx2, avx512 or avx512bf16", want);
 }
 
 static void cpu_model_name(char *out, size_t n) {
@@ -50,6 +72,7 @@ static int cpu_list(gdn_device_info *out, int n) {
 static void cpu_close(gdn_device *dev) {
     cpu_device *d = (cpu_device *)dev;
     gdn_pool_free(d->pool);
+    pthread_mutex_destroy(&d->base.busy);
     gdn_big_free(d->wave, cpu_attention_wave(d->n_thread));
     free(d->scratch);
     free(d);
@@ -70,8 +93,12 @@ static gdn_status cpu_open(const char *arg, const gdn_device_opts *o, gdn_device
     cpu_device *d = calloc(1, sizeof *d);
     if (d == NULL) return gdn_fail(err, GDN_E_NOMEM, "cpu device: out of memory");
     d->base.backend = &gdn_backend_cpu;
-    gdn_kern_select(&d->kern, o->isa_mask);
-    gdn_status st = gdn_pool_create(n_thread, o->pin, &d->pool, err);
+    pthread_mutex_init(&d->base.busy, NULL);
+    unsigned isa;
+    gdn_status st = allowed_isa(o->isa_mask, &isa, err);
+    if (st != GDN_OK) goto failed;
+    gdn_kern_select(&d->kern, isa);
+    st = gdn_pool_create(n_thread, o->pin, &d->pool, err);
     if (st != GDN_OK) goto failed;
     d->n_thread = gdn_pool_threads(d->pool);
     const uint64_t need = cpu_attention_scratch() > gdn_linear_scratch() ? cpu_attention_scratch()

@@ -68,6 +68,19 @@ static gdn_status check_tensor(const char *op, const char *name, const gdn_queue
     } while (0)
 #define CHECK_OPT(field, types, ...) \
     if (a->field.buf != NULL) CHECK(field, types, __VA_ARGS__)
+/* One op of a device at a time: queues of several threads may share it. */
+#define RUN(name) unlock_after(q, lock_before(q)->backend->op.name(q, a, err))
+
+static gdn_device *lock_before(const gdn_queue *q) {
+    pthread_mutex_lock(&q->device->busy);
+    return q->device;
+}
+
+static gdn_status unlock_after(const gdn_queue *q, gdn_status st) {
+    pthread_mutex_unlock(&q->device->busy);
+    return st;
+}
+
 #define REFUSE(...) return gdn_fail(err, GDN_E_INVALID, __VA_ARGS__)
 
 static const int32_t *ints(const gdn_tensor *t) { return gdn_tensor_host(t); }
@@ -90,7 +103,7 @@ gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
         if (ids[i] < 0 || ids[i] >= vocab)
             REFUSE("embed: ids[%lld] is %d, need 0 to %lld", (long long)i, ids[i],
                    (long long)vocab - 1);
-    return q->device->backend->op.embed(q, a, err);
+    return RUN(embed);
 }
 
 gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err) {
@@ -107,14 +120,14 @@ gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *er
         CHECK(w, F32, a->x.shape[1]);
     }
     if (!(a->eps >= 0.0f)) REFUSE("rms_norm: eps is %g", (double)a->eps);
-    return q->device->backend->op.rms_norm(q, a, err);
+    return RUN(rms_norm);
 }
 
 gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err) {
     static const char op[] = "cast";
     CHECK(x, F32, ANY, ANY);
     CHECK(y, F32 | BF16, a->x.shape[0], a->x.shape[1]);
-    return q->device->backend->op.cast(q, a, err);
+    return RUN(cast);
 }
 
 gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err) {
@@ -130,7 +143,7 @@ gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
         if (row[i] < 0 || row[i] >= a->x.shape[0])
             REFUSE("linear: row[%lld] is %d of %lld rows", (long long)i, row[i],
                    (long long)a->x.shape[0]);
-    return q->device->backend->op.linear(q, a, err);
+    return RUN(linear);
 }
 
 gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_err *err) {
@@ -138,7 +151,7 @@ gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_e
     CHECK(pos, I32, ANY, 3);
     CHECK(cs, F32, a->pos.shape[0], ANY);
     if (a->cs.shape[1] % 2 != 0) REFUSE("rope_angles: rot is %lld", (long long)a->cs.shape[1]);
-    return q->device->backend->op.rope_angles(q, a, err);
+    return RUN(rope_angles);
 }
 
 /* Rows, lengths and pages of a step against the pools they go to. */
@@ -192,7 +205,7 @@ gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err
         REFUSE("attn_store: rot is %lld with heads of %lld", (long long)a->cs.shape[1],
                (long long)a->q.shape[2]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
-    return st != GDN_OK ? st : q->device->backend->op.attn_store(q, a, err);
+    return st != GDN_OK ? st : RUN(attn_store);
 }
 
 gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err) {
@@ -209,7 +222,7 @@ gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *
         REFUSE("attention: %lld query heads over %lld key heads", (long long)a->q.shape[1],
                (long long)a->k_page.shape[1]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
-    return st != GDN_OK ? st : q->device->backend->op.attention(q, a, err);
+    return st != GDN_OK ? st : RUN(attention);
 }
 
 gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
@@ -246,14 +259,14 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
             REFUSE("gdn_core: seq_start[%lld] is %d, after %d and with %lld rows",
                    (long long)s + 1, start[s + 1], start[s], (long long)n_row);
     }
-    return q->device->backend->op.gdn_core(q, a, err);
+    return RUN(gdn_core);
 }
 
 gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err) {
     static const char op[] = "swiglu";
     CHECK(y, F32 | BF16, ANY, ANY);
     CHECK(x, F32, a->y.shape[0], 2 * a->y.shape[1]);
-    return q->device->backend->op.swiglu(q, a, err);
+    return RUN(swiglu);
 }
 
 gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_err *err) {
@@ -265,7 +278,7 @@ gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_er
         a->logits.shape[1] > 1024)
         REFUSE("moe_route: %lld of %lld experts", (long long)a->expert.shape[1],
                (long long)a->logits.shape[1]);
-    return q->device->backend->op.moe_route(q, a, err);
+    return RUN(moe_route);
 }
 
 gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err) {
@@ -281,7 +294,7 @@ gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     CHECK(work_gu, F32, n_row * top, 2 * n);
     CHECK(work_h, F32 | 1u << a->down->input_type, n_row * top, n);
     CHECK(work_index, I32, 2 * n_row * top + a->down->n_expert + 1);
-    return q->device->backend->op.moe_experts(q, a, err);
+    return RUN(moe_experts);
 }
 
 gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a, gdn_err *err) {
@@ -291,5 +304,5 @@ gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a, gd
     CHECK(e, F32, a->y.shape[0], a->weight.shape[1], a->y.shape[1]);
     CHECK_OPT(shared, F32, a->y.shape[0], a->y.shape[1]);
     if (a->shared.buf != NULL) CHECK(gate, F32, a->y.shape[0], 1);
-    return q->device->backend->op.moe_combine(q, a, err);
+    return RUN(moe_combine);
 }

@@ -27,7 +27,7 @@ static uint64_t place(gdn_type type, int32_t k, int32_t row, int32_t col) {
 }
 
 /* A transposition in blocks that fit L1: cells of `cell` bytes, n_cell in a row, 64 rows. */
-enum { BLOCK_CELLS = 32 };
+enum { BLOCK_CELLS = 32 }; /* of 4 bytes: two lines of each row, fetched a block ahead */
 
 #define TRANSPOSE(cell_type)                                                                 \
     for (int64_t c0 = 0; c0 < n_cell; c0 += BLOCK_CELLS) {                                   \
@@ -35,6 +35,10 @@ enum { BLOCK_CELLS = 32 };
         for (int r = 0; r < GDN_PANEL; r++) {                                                \
             cell_type *to = (cell_type *)panel + r;                                          \
             const char *from = rows[r]; /* of any alignment */                               \
+            if (from != NULL && c1 < n_cell) {                                               \
+                __builtin_prefetch(from + c1 * (int64_t)sizeof *to);                         \
+                __builtin_prefetch(from + c1 * (int64_t)sizeof *to + 64);                    \
+            }                                                                                \
             for (int64_t c = c0; c < c1; c++) {                                              \
                 cell_type v = 0;                                                             \
                 if (from != NULL) memcpy(&v, from + c * (int64_t)sizeof v, sizeof v);        \

@@ -1,0 +1,170 @@
+/* test_memory.c - evaluation allocates nothing; every allocation may fail, and then nothing is
+ * lost.
+ *
+ * malloc and its kin are counted by functions of the same names that stand before the C
+ * library's.  Sanitizers bring their own, so this test needs a plain build. */
+#include "cases.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WITH_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define WITH_SANITIZER 1
+#endif
+#endif
+
+#if defined(WITH_SANITIZER) || !defined(__GLIBC__)
+
+int main(void) {
+    puts("allocations can be counted only in a build without sanitizers, on glibc");
+    return 77;
+}
+
+#else
+
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t n);
+extern void *__libc_memalign(size_t align, size_t n);
+extern void  __libc_free(void *p);
+
+/* Visible to the shared libraries too, whose pieces we free and who free ours. */
+#define EXPORT __attribute__((visibility("default")))
+EXPORT void *malloc(size_t n);
+EXPORT void *calloc(size_t n, size_t size);
+EXPORT void *realloc(void *p, size_t n);
+EXPORT void *aligned_alloc(size_t align, size_t n);
+EXPORT void  free(void *p);
+
+static atomic_long allocations, live, fail_at; /* fail_at: countdown, 0 is off */
+
+static bool refuse(void) {
+    atomic_fetch_add(&allocations, 1);
+    if (atomic_load(&fail_at) > 0 && atomic_fetch_sub(&fail_at, 1) == 1) {
+        errno = ENOMEM;
+        return true;
+    }
+    return false;
+}
+static void *counted(void *p) {
+    if (p != NULL) atomic_fetch_add(&live, 1);
+    return p;
+}
+void *malloc(size_t n) { return refuse() ? NULL : counted(__libc_malloc(n)); }
+void *calloc(size_t n, size_t size) { return refuse() ? NULL : counted(__libc_calloc(n, size)); }
+void *realloc(void *p, size_t n) {
+    if (refuse()) return NULL;
+    void *q = __libc_realloc(p, n);
+    if (p == NULL) counted(q);
+    return q;
+}
+void *aligned_alloc(size_t align, size_t n) {
+    return refuse() ? NULL : counted(__libc_memalign(align, n));
+}
+void free(void *p) {
+    if (p != NULL) atomic_fetch_sub(&live, 1);
+    __libc_free(p);
+}
+
+static void test_eval_allocates_nothing(void **state) {
+    (void)state;
+    static const char *const models[] = {MODELS "dense-mtp", MODELS "next-moe"};
+    for (int k = 0; k < 2; k++) {
+        gdn_model *m = open_model(models[k], GDN_MATH_FAST, 2);
+        gdn_engine_opts o;
+        gdn_engine *e = NULL;
+        gdn_seq *s = NULL;
+        gdn_err err;
+        int32_t *ids = random_ids(300, 512, 1), last = 299, zero = 0;
+        float logits[512];
+        gdn_engine_opts_defaults(&o);
+        o.n_ctx = 1000;
+        o.n_row = 128;
+        o.mtp = true;
+        must(gdn_engine_create(m, &o, &e, &err), &err);
+        must(gdn_seq_create(e, &s, &err), &err);
+        const long before = atomic_load(&allocations);
+        gdn_work w = {.seq = s, .tokens = ids, .n = 300, .out = &last, .n_out = 1,
+                      .logits = logits};
+        must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
+        w.n = 1;
+        w.out = &zero;
+        for (int i = 0; i < 20; i++) must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
+        assert_int_equal(atomic_load(&allocations) - before, 0);
+        gdn_seq_free(s);
+        gdn_engine_free(e);
+        gdn_model_close(m);
+        free(ids);
+    }
+}
+
+/* Open, create, evaluate, close.  True when all of it worked. */
+static bool whole_life(const char *dir, const int32_t *ids, gdn_err *err) {
+    gdn_model_opts mo;
+    gdn_model *m = NULL;
+    gdn_engine_opts o;
+    gdn_engine *e = NULL;
+    gdn_seq *s = NULL;
+    float logits[512];
+    int32_t last = 9;
+    gdn_model_opts_defaults(&mo);
+    mo.n_thread = 2;
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = 100;
+    gdn_status st = gdn_model_open(dir, &mo, &m, err);
+    if (st == GDN_OK) st = gdn_engine_create(m, &o, &e, err);
+    if (st == GDN_OK) st = gdn_seq_create(e, &s, err);
+    if (st == GDN_OK) {
+        gdn_work w = {.seq = s, .tokens = ids, .n = 10, .out = &last, .n_out = 1,
+                      .logits = logits};
+        st = gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, err);
+    }
+    gdn_seq_free(s);
+    gdn_engine_free(e);
+    gdn_model_close(m);
+    return st == GDN_OK;
+}
+
+static void test_every_allocation_fails_once(void **state) {
+    (void)state;
+    static const char *const models[] = {MODELS "dense-mtp", MODELS "moe-mtp"};
+    for (int k = 0; k < 2; k++) {
+        int32_t *ids = random_ids(10, 512, 2);
+        gdn_err err;
+        assert_true(whole_life(models[k], ids, &err)); /* what stays for good is there now */
+        const long before = atomic_load(&live), start = atomic_load(&allocations);
+        assert_true(whole_life(models[k], ids, &err));
+        const long total = atomic_load(&allocations) - start;
+        assert_int_equal(atomic_load(&live), before);
+        const long step = total > 400 ? total / 400 : 1;
+        for (long at = 1; at <= total; at += step) {
+            err = (gdn_err){0};
+            atomic_store(&fail_at, at);
+            const bool ok = whole_life(models[k], ids, &err);
+            atomic_store(&fail_at, 0);
+            if (!ok && (err.code == GDN_OK || err.text[0] == '\0'))
+                fail_msg("allocation %ld of %ld failed without a word", at, total);
+            if (atomic_load(&live) != before)
+                fail_msg("allocation %ld of %ld failed and %ld pieces were lost: %s", at, total,
+                         atomic_load(&live) - before, err.text);
+        }
+        print_message("%s: %ld allocations, every %ld. failed in turn\n", models[k], total, step);
+        free(ids);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_eval_allocates_nothing),
+        cmocka_unit_test(test_every_allocation_fails_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#endif
