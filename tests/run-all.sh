@@ -101,7 +101,15 @@ section_gcc() {
     if have_cmocka; then targets="$targets unit-bins"; fi
     # shellcheck disable=SC2086
     build gcc gcc WERROR=-Werror libgdn.a $targets || return
-    if have_cmocka; then units gcc; else skip "gcc unit" "libcmocka-dev is not installed"; fi
+    if have_cmocka; then
+        units gcc
+        for isa in ref avx2 avx512; do # the weaker kernels in the whole forward pass
+            step "gcc unit test_golden GDN_ISA=$isa" env GDN_ISA=$isa "$BUILD/gcc/unit/test_golden"
+        done
+        step "gcc unit test_invariance GDN_ISA=avx2" env GDN_ISA=avx2 "$BUILD/gcc/unit/test_invariance"
+    else
+        skip "gcc unit" "libcmocka-dev is not installed"
+    fi
     if have_checks; then step "gcc check" "$BUILD/gcc/check"; fi
 }
 

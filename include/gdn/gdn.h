@@ -41,7 +41,8 @@ GDN_API int gdn_devices(gdn_device_info *out, int n);
 typedef struct gdn_model gdn_model;
 
 typedef enum {
-    GDN_MATH_FAST, /* activations of matrix products may be rounded to bf16               */
+    GDN_MATH_FAST, /* keys, values, convolution inputs and, where the machine has AVX512_BF16
+                      or its like, inputs of matrix products are rounded to bf16           */
     GDN_MATH_F32,  /* everything in f32                                                   */
 } gdn_math;
 
@@ -184,7 +185,8 @@ GDN_API gdn_status gdn_sampler_create(const gdn_sampling *s, int32_t vocab, int3
                                       gdn_sampler **out, gdn_err *err);
 GDN_API void       gdn_sampler_free(gdn_sampler *s);
 
-/* Choose from logits [vocab] and count the choice.  GDN_E_DEVICE: no logit is finite. */
+/* Choose from logits [vocab] and count the choice.  GDN_E_DEVICE: a logit is +infinity, or none
+ * is finite. */
 GDN_API gdn_status gdn_sampler_next(gdn_sampler *s, const float *logits, int32_t *id,
                                     gdn_err *err);
 
@@ -194,7 +196,8 @@ typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING,
                GDN_FINISH_CANCELLED, GDN_FINISH_FULL } gdn_finish;
 
 /* One generated token: its id and the characters that became complete with it (perhaps none;
- * text that might be the beginning of a stop string is held back).  Return false to stop. */
+ * text that might be the beginning of a stop string is held back).  A last call with id -1 gives
+ * out what was still held back when the context became full.  Return false to stop. */
 typedef bool gdn_token_fn(void *arg, int32_t id, const char *text, size_t n);
 
 typedef struct {

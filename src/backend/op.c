@@ -201,6 +201,7 @@ gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err
     CHECK(q_norm, F32, a->q.shape[2]);
     CHECK(k_norm, F32, a->q.shape[2]);
     CHECK(cs, F32, a->q.shape[0], ANY);
+    if (a->q.shape[2] > 256) REFUSE("attn_store: head size %lld", (long long)a->q.shape[2]);
     if (a->cs.shape[1] > a->q.shape[2] || a->cs.shape[1] % 2 != 0)
         REFUSE("attn_store: rot is %lld with heads of %lld", (long long)a->cs.shape[1],
                (long long)a->q.shape[2]);

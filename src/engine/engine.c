@@ -49,6 +49,25 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
     return gdn_plan_blocks(&w, &e->plan, err);
 }
 
+/* Without an explicit size the pool takes at most half of what the weights leave of memory. */
+static void fit_context(gdn_engine *e) {
+    gdn_device_info d[16];
+    const int n = gdn_devices(d, 16);
+    const uint64_t held = e->m->info.resident_bytes;
+    const uint64_t step = e->plan.page_bytes * (uint64_t)e->m->n_storage;
+    for (int i = 0; i < n && i < 16; i++) {
+        if (strncmp(d[i].name, gdn_device_name(e->m->device), strlen(d[i].name)) != 0) continue;
+        const uint64_t left = d[i].memory_bytes > held ? (d[i].memory_bytes - held) / 2 : 0;
+        uint64_t most = left / step * (uint64_t)e->plan.block_size;
+        if (most < (uint64_t)e->plan.block_size) most = (uint64_t)e->plan.block_size;
+        if (d[i].memory_bytes == 0 || (uint64_t)e->opts.n_ctx <= most) return;
+        gdn_log(GDN_LOG_WARN, "context clamped from=%d to=%llu memory_bytes=%llu", e->opts.n_ctx,
+                (unsigned long long)most, (unsigned long long)d[i].memory_bytes);
+        e->opts.n_ctx = (int32_t)most;
+        return;
+    }
+}
+
 /* Pages for n_ctx tokens cut over n_seq sequences, for their states, and page 0. */
 static gdn_status allocate_pool(gdn_engine *e, gdn_err *err) {
     const gdn_model *m = e->m;
@@ -103,7 +122,8 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     gdn_engine_opts o;
     gdn_engine_opts_defaults(&o);
     if (opts != NULL) o = *opts;
-    if (o.n_ctx == 0) o.n_ctx = m->config.max_position;
+    const bool any_ctx = o.n_ctx == 0;
+    if (any_ctx) o.n_ctx = m->config.max_position;
     if (o.n_ctx < 1 || o.n_seq < 1 || o.n_seq > 65536 || o.n_row < 1 || o.n_row > 65536)
         return gdn_fail(err, GDN_E_INVALID,
                         "engine: n_ctx %d, n_seq %d, n_row %d: each at least 1, sequences and rows "
@@ -125,6 +145,7 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     if (e->n_logit > o.n_row) e->n_logit = o.n_row;
     if (e->n_logit > GDN_MAX_LOGIT) e->n_logit = GDN_MAX_LOGIT;
     gdn_status st = plan(e, err);
+    if (st == GDN_OK && any_ctx) fit_context(e);
     if (st == GDN_OK) st = gdn_queue_create(m->device, &e->q, err);
     if (st == GDN_OK) st = allocate_pool(e, err);
     if (st == GDN_OK)

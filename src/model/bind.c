@@ -488,6 +488,9 @@ static gdn_status bind_embedding(binder *b) {
                         "config.json says tie_word_embeddings false", m->dir);
     TRY(bind_one(b, m->info.tied ? name : head_name, m->config.vocab, m->config.d, &head));
     m->head = head.w[0];
+    if (m->info.tied && gdn_weight_get_shape(m->head).type == GDN_F8)
+        return gdn_fail(b->err, GDN_E_UNSUPPORTED,
+                        "%s: tensor %s is F8_E4M3; embeddings need F32, BF16 or F16", m->dir, name);
     if (m->info.tied) return GDN_OK;
     gdn_st_tensor *t;
     gdn_type type;

@@ -121,6 +121,32 @@ static gdn_status check_ops(const gdn_device *d, gdn_err *err) {
     return GDN_OK;
 }
 
+/* What the operators can do of what a config may say: refused here, not at the first step. */
+static gdn_status check_limits(const gdn_model *m, gdn_err *err) {
+    const gdn_config *c = &m->config;
+    const bool full = c->n_full > 0, linear = c->n_linear > 0;
+    if (full && (c->head_dim % 8 != 0 || c->head_dim > 256))
+        return gdn_fail(err, GDN_E_UNSUPPORTED,
+                        "%s: head_dim is %d; attention takes multiples of 8 up to 256", m->dir,
+                        c->head_dim);
+    if (full && c->hq / c->hkv > 32)
+        return gdn_fail(err, GDN_E_UNSUPPORTED,
+                        "%s: %d query heads share a key head; attention takes at most 32", m->dir,
+                        c->hq / c->hkv);
+    if (linear && (c->dk % 8 != 0 || c->dk > 256))
+        return gdn_fail(err, GDN_E_UNSUPPORTED,
+                        "%s: linear_key_head_dim is %d; the delta rule takes multiples of 8 up to "
+                        "256", m->dir, c->dk);
+    if (c->n_expert > 1024)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: num_experts is %d; at most 1024 are routed",
+                        m->dir, c->n_expert);
+    if (c->n_mtp > 1)
+        return gdn_fail(err, GDN_E_UNSUPPORTED,
+                        "%s: mtp_num_hidden_layers is %d; a head of one layer is built in", m->dir,
+                        c->n_mtp);
+    return GDN_OK;
+}
+
 gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model **out,
                           gdn_err *err) {
     gdn_model_opts o;
@@ -138,6 +164,7 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
     d.n_thread = o.n_thread;
     d.pin = o.pin;
     gdn_status st = gdn_config_read(dir, &m->config, err);
+    if (st == GDN_OK) st = check_limits(m, err);
     if (st == GDN_OK) st = gdn_genconfig_read(dir, &g, err);
     if (st == GDN_OK) st = gdn_weights_open(dir, &m->weights, err);
     if (st == GDN_OK) st = gdn_device_open(o.device, &d, &m->device, err);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "sanitized.h"
+
 static void check_long(const char *name) {
     char path[128];
     gdn_weights *golden = NULL;
@@ -16,14 +18,16 @@ static void check_long(const char *name) {
     must(gdn_weights_open(path, &golden, &err), &err);
     snprintf(path, sizeof path, MODELS "%s", name);
     gdn_model *m = open_model(path, GDN_MATH_F32, 2);
-    int32_t n, out[16];
+    int32_t n, n_out, out[16];
     int32_t *ids = input_ids(golden, &n);
     const gdn_st_tensor *at = vector(golden, "positions", GDN_ST_I64);
     const gdn_st_tensor *want = vector(golden, "logits", GDN_ST_F32);
-    const int32_t n_out = (int32_t)at->shape[0], vocab = gdn_model_get_info(m)->vocab;
+    const int32_t vocab = gdn_model_get_info(m)->vocab;
+    n_out = (int32_t)at->shape[0];
     assert_true(n_out <= 16 && n == 32768);
     for (int32_t i = 0; i < n_out; i++) out[i] = (int32_t)((const int64_t *)(const void *)at->data)[i];
     assert_int_equal(out[n_out - 1], n - 1);
+    while (SANITIZED && n_out > 1 && n > 1100) n = out[--n_out - 1] + 1;
     float *logits = malloc((size_t)n_out * (size_t)vocab * sizeof *logits);
     assert_non_null(logits);
     gdn_engine_opts_defaults(&o);

@@ -11,15 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define WITH_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define WITH_SANITIZER 1
-#endif
-#endif
+#include "sanitized.h"
 
-#if defined(WITH_SANITIZER) || !defined(__GLIBC__)
+#if SANITIZED || !defined(__GLIBC__)
 
 int main(void) {
     puts("allocations can be counted only in a build without sanitizers, on glibc");
