@@ -79,14 +79,14 @@ typedef struct {
 
 typedef struct {
     const char *dir, *arch;   /* arch: model_type, "qwen3_5_text"                         */
-    const char *weight_type;  /* of most matrices: "bf16"                                 */
+    const char *weight_type;  /* of most of the matrices' bytes: "bf16"                   */
     int32_t  n_layer, n_full; /* layers, and those with full attention                    */
     int32_t  d, vocab, context;
     int32_t  hq, hkv, head_dim, lin_hk, lin_hv, lin_dk, lin_dv, conv_width;
     int32_t  n_expert, n_expert_used;
     bool     tied, has_mtp, has_vision;
     uint64_t parameters;      /* elements of all tensors, vision left out                 */
-    uint64_t file_bytes, resident_bytes; /* resident: held by this process for weights    */
+    uint64_t file_bytes, resident_bytes; /* resident: packed matrices                     */
     uint64_t active_bytes;    /* weight bytes one token reads                             */
     double   active_flops;    /* floating-point operations of matrix products, one token  */
     const int32_t *stop;      /* ids that end a reply                                     */
@@ -102,7 +102,8 @@ typedef struct gdn_seq    gdn_seq;
 
 typedef struct {
     int32_t n_ctx;      /* tokens the pool must hold over all sequences; 0: the model's
-                           context or what memory allows, whichever is less               */
+                           context or what memory allows, whichever is less.  More than the
+                           model was made for is logged, not refused                      */
     int32_t n_seq;      /* sequences at a time                                            */
     int32_t n_row;      /* rows of one step: a longer prompt is read in pieces            */
     int32_t block_size; /* tokens of a cache page; 0: the rule's choice                   */
@@ -120,7 +121,8 @@ typedef struct {
     int32_t  n_ctx, n_seq, n_row, block_size;
     uint64_t page_bytes, pool_bytes, workspace_bytes;
     uint64_t n_page, n_page_used;
-    uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions */
+    uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions
+                                      (of the device: other engines' count too)            */
 } gdn_engine_stats;
 GDN_API void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out);
 

@@ -102,7 +102,7 @@ extern const gdn_backend gdn_backend_cpu;
 
 /* The first byte of a tensor that the host can reach. */
 static inline void *gdn_tensor_host(const gdn_tensor *t) {
-    return t->buf == NULL ? NULL : (char *)t->buf->host + t->at;
+    return t->buf == NULL || t->buf->host == NULL ? NULL : (char *)t->buf->host + t->at;
 }
 
 #endif

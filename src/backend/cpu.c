@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "../base/arena.h"
+#include "../base/cgroup.h"
 #include "../base/log.h"
 #include "../base/switch.h"
 #include "cpu.h"
@@ -63,6 +64,8 @@ static int cpu_list(gdn_device_info *out, int n) {
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN), pages = sysconf(_SC_PHYS_PAGES);
     *out = (gdn_device_info){.memory_bytes = (uint64_t)(pages > 0 ? pages : 0) *
                                              (uint64_t)sysconf(_SC_PAGESIZE)};
+    const double granted = gdn_cgroup_limit(GDN_CGROUP_PROC, GDN_CGROUP_ROOT, "memory.max");
+    if (granted > 0 && granted < (double)out->memory_bytes) out->memory_bytes = (uint64_t)granted;
     snprintf(out->name, sizeof out->name, "cpu");
     snprintf(out->description, sizeof out->description, "%s, %ld CPUs, %s", model, cpus,
              isa_name(gdn_isa_detect()));

@@ -120,15 +120,41 @@ gdn_status gdn_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_wei
     if (desc->n < 1 || desc->k < 1 || desc->n_expert < 1 || desc->n_part < 1)
         return gdn_fail(err, GDN_E_INVALID, "weight of %d x [%d, %d] in %d parts",
                         desc->n_expert, desc->n, desc->k, desc->n_part);
+    const bool fp8 = desc->type == GDN_F8;
+    if (!fp8 && desc->type != GDN_F32 && desc->type != GDN_BF16 && desc->type != GDN_F16)
+        return gdn_fail(err, GDN_E_INVALID, "weight: type %s, need f32, bf16, f16 or f8",
+                        gdn_type_name(desc->type));
+    if (fp8 && (desc->scale_rows < 1 || desc->scale_cols < 1))
+        return gdn_fail(err, GDN_E_INVALID, "weight: blocks of %d x %d for a scale",
+                        desc->scale_rows, desc->scale_cols);
+    if ((double)desc->n_expert * desc->n * desc->k > 0x1p46)
+        return gdn_fail(err, GDN_E_INVALID, "weight of %d x [%d, %d] is too large",
+                        desc->n_expert, desc->n, desc->k);
     for (int32_t e = 0; e < desc->n_expert; e++) {
         int64_t rows = 0;
-        for (int32_t p = 0; p < desc->n_part; p++)
-            rows += desc->part[(int64_t)e * desc->n_part + p].n_row;
+        for (int32_t i = 0; i < desc->n_part; i++) {
+            const gdn_weight_part *p = desc->part + (int64_t)e * desc->n_part + i;
+            const bool scaled = p->scale != NULL &&
+                                (p->scale_type == GDN_F32 || p->scale_type == GDN_BF16);
+            if (p->data == NULL || p->n_row < 1 || p->n_row > desc->n || (fp8 && !scaled) ||
+                p->row_bytes < (int64_t)desc->k * gdn_type_bytes(desc->type))
+                return gdn_fail(err, GDN_E_INVALID,
+                                "weight: part %d of expert %d: data, rows, row_bytes or scale is "
+                                "wrong", i, e);
+            for (int64_t r = 0; p->order != NULL && r < p->n_row; r++)
+                if (p->order[r] < 0 || p->order[r] >= p->n_row)
+                    return gdn_fail(err, GDN_E_INVALID, "weight: order[%lld] is %d of %lld rows",
+                                    (long long)r, p->order[r], (long long)p->n_row);
+            rows += p->n_row;
+        }
         if (rows != desc->n)
             return gdn_fail(err, GDN_E_INVALID, "weight: parts of %lld rows, need %d",
                             (long long)rows, desc->n);
     }
-    return d->backend->weight_create(d, desc, out, err);
+    pthread_mutex_lock(&d->busy);
+    const gdn_status st = d->backend->weight_create(d, desc, out, err);
+    pthread_mutex_unlock(&d->busy);
+    return st;
 }
 
 void gdn_weight_free(gdn_weight *w) {

@@ -40,6 +40,9 @@ static gdn_status check_tensor(const char *op, const char *name, const gdn_queue
         return gdn_fail(err, GDN_E_INVALID, "%s: %s has shape %s, need %s", op, name, have, need);
     }
     const int size = gdn_type_bytes(t->type);
+    if (t->at > t->buf->bytes || t->buf->bytes > UINT64_MAX / 4)
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s begins at byte %llu of a buffer of %llu", op,
+                        name, (unsigned long long)t->at, (unsigned long long)t->buf->bytes);
     uint64_t last = t->at + (uint64_t)size;
     for (int32_t i = 0; i < ndim; i++) {
         if (t->shape[i] == 0) return GDN_OK;
@@ -85,10 +88,18 @@ static gdn_status unlock_after(const gdn_queue *q, gdn_status st) {
 
 static const int32_t *ints(const gdn_tensor *t) { return gdn_tensor_host(t); }
 
+/* A matrix without gaps between its rows. */
+static bool dense_rows(const gdn_tensor *t) {
+    return t->shape[0] <= 1 || t->stride[0] == t->shape[1] * gdn_type_bytes(t->type);
+}
+
 gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
     static const char op[] = "embed";
     int64_t vocab, d;
     if (a->weight != NULL) {
+        if (a->weight->device != q->device || a->weight->n_expert != 1 ||
+            a->weight->type == GDN_F8)
+            REFUSE("embed: weight is not a plain f32, bf16 or f16 weight of this device");
         vocab = a->weight->n;
         d = a->weight->k;
     } else {
@@ -151,7 +162,19 @@ gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_e
     CHECK(pos, I32, ANY, 3);
     CHECK(cs, F32, a->pos.shape[0], ANY);
     if (a->cs.shape[1] % 2 != 0) REFUSE("rope_angles: rot is %lld", (long long)a->cs.shape[1]);
+    if (!dense_rows(&a->cs) || !dense_rows(&a->pos)) REFUSE("rope_angles: cs or pos has gaps");
     return RUN(rope_angles);
+}
+
+/* Offsets of n_seq sequences: from 0, ascending, inside the rows. */
+static gdn_status check_starts(const char *op, const int32_t *start, int64_t n_seq, int64_t n_row,
+                               gdn_err *err) {
+    if (start[0] != 0) REFUSE("%s: seq_start[0] is %d, need 0", op, start[0]);
+    for (int64_t s = 0; s < n_seq; s++)
+        if (start[s + 1] < start[s] || start[s + 1] > n_row)
+            REFUSE("%s: seq_start[%lld] is %d, after %d and with %lld rows", op,
+                   (long long)s + 1, start[s + 1], start[s], (long long)n_row);
+    return GDN_OK;
 }
 
 /* Rows, lengths and pages of a step against the pools they go to. */
@@ -170,10 +193,9 @@ static gdn_status check_layout(const char *op, const gdn_queue *q, const gdn_kv_
                q->device->backend->kv_block_multiple);
     const int32_t *start = ints(&a->seq_start), *past = ints(&a->n_past);
     if (start == NULL || past == NULL || a->page.buf->host == NULL) return GDN_OK;
+    const gdn_status st = check_starts(op, start, n_seq, n_row, err);
+    if (st != GDN_OK) return st;
     for (int64_t s = 0; s < n_seq; s++) {
-        if (start[s] < 0 || start[s + 1] < start[s] || start[s + 1] > n_row)
-            REFUSE("%s: seq_start[%lld] is %d, after %d and with %lld rows", op,
-                   (long long)s + 1, start[s + 1], start[s], (long long)n_row);
         const int64_t end = (int64_t)past[s] + start[s + 1] - start[s];
         if (past[s] < 0 || end > a->page.shape[1] * bs)
             REFUSE("%s: sequence %lld needs %lld tokens, its pages hold %lld", op, (long long)s,
@@ -219,7 +241,7 @@ gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *
     CHECK(q, 1u << a->k_page.type, ANY, ANY, d);
     CHECK(y, F32 | BF16, a->q.shape[0], a->q.shape[1], d);
     CHECK_OPT(gate, F32, a->q.shape[0], a->q.shape[1], d);
-    if (a->k_page.shape[1] == 0 || a->q.shape[1] % a->k_page.shape[1] != 0)
+    if (a->k_page.shape[1] == 0 || a->q.shape[1] == 0 || a->q.shape[1] % a->k_page.shape[1] != 0)
         REFUSE("attention: %lld query heads over %lld key heads", (long long)a->q.shape[1],
                (long long)a->k_page.shape[1]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
@@ -251,14 +273,16 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     CHECK(has_state, I32, n_seq);
     CHECK(work_qkv, F32, n_row, C);
     CHECK(work_gate, F32, n_row, 2, hv);
+    if (!dense_rows(&a->conv_w) || (n_row > 0 && a->work_gate.stride[1] != hv * 4))
+        REFUSE("gdn_core: conv_w or work_gate has gaps");
     const int32_t *slot = ints(&a->slot), *start = ints(&a->seq_start);
-    for (int64_t s = 0; slot != NULL && start != NULL && s < n_seq; s++) {
+    if (slot == NULL || start == NULL) return RUN(gdn_core);
+    const gdn_status st = check_starts(op, start, n_seq, n_row, err);
+    if (st != GDN_OK) return st;
+    for (int64_t s = 0; s < n_seq; s++) {
         if (slot[s] < 0 || slot[s] >= a->conv_state.shape[0])
             REFUSE("gdn_core: slot[%lld] is %d of %lld", (long long)s, slot[s],
                    (long long)a->conv_state.shape[0]);
-        if (start[s] < 0 || start[s + 1] < start[s] || start[s + 1] > n_row)
-            REFUSE("gdn_core: seq_start[%lld] is %d, after %d and with %lld rows",
-                   (long long)s + 1, start[s + 1], start[s], (long long)n_row);
     }
     return RUN(gdn_core);
 }
@@ -284,7 +308,8 @@ gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_er
 
 gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err) {
     static const char op[] = "moe_experts";
-    if (a->gate_up == NULL || a->down == NULL || a->gate_up->n_expert != a->down->n_expert ||
+    if (a->gate_up == NULL || a->down == NULL || a->gate_up->device != q->device ||
+        a->down->device != q->device || a->gate_up->n_expert != a->down->n_expert ||
         a->gate_up->k != a->down->n || a->gate_up->n != 2 * (int64_t)a->down->k)
         REFUSE("moe_experts: gate_up and down do not fit each other");
     const int64_t d = a->down->n, n = a->down->k;

@@ -25,6 +25,9 @@ gdn_status gdn_plan_blocks(const gdn_block_want *w, gdn_block_plan *out, gdn_err
     const uint64_t m = p.conv_bytes + p.state_bytes;
     const int64_t kv = w->kv_multiple, gdn = w->hv > 0 ? w->gdn_multiple : 1;
     const uint64_t al = (uint64_t)(kv / gcd(kv, gdn) * gdn);
+    if (w->block_size < 0 || w->block_size > 1 << 24 || (uint64_t)w->block_size % al != 0)
+        return gdn_fail(err, GDN_E_INVALID, "block size %d: need a multiple of %llu up to %d",
+                        w->block_size, (unsigned long long)al, 1 << 24);
     if (p.token_bytes == 0) { /* states only: a page is a state */
         p.block_size = (int32_t)al;
         p.page_bytes = m;
@@ -35,11 +38,11 @@ gdn_status gdn_plan_blocks(const gdn_block_want *w, gdn_block_plan *out, gdn_err
     uint64_t blocks = m > 0 ? (m + unit - 1) / unit : 1;
     if (w->block_size != 0) {
         const int64_t b = w->block_size;
-        if (b < 0 || (uint64_t)b % al != 0 || (uint64_t)b * p.token_bytes < m)
+        if ((uint64_t)b * p.token_bytes < m)
             return gdn_fail(err, GDN_E_INVALID,
-                            "block size %lld: need a multiple of %llu whose page holds a state of "
-                            "%llu bytes; the smallest is %llu",
-                            (long long)b, (unsigned long long)al, (unsigned long long)m,
+                            "block size %lld: its page does not hold a state of %llu bytes; the "
+                            "smallest that does is %llu",
+                            (long long)b, (unsigned long long)m,
                             (unsigned long long)(blocks * al));
         blocks = (uint64_t)b / al;
     }

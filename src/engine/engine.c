@@ -52,7 +52,7 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
 /* Without an explicit size the pool takes at most half of what the weights leave of memory. */
 static void fit_context(gdn_engine *e) {
     gdn_device_info d[16];
-    const int n = gdn_devices(d, 16);
+    const int n = e->m->n_attn > 0 ? gdn_devices(d, 16) : 0; /* states alone are no longer */
     const uint64_t held = e->m->info.resident_bytes;
     const uint64_t step = e->plan.page_bytes * (uint64_t)e->m->n_storage;
     for (int i = 0; i < n && i < 16; i++) {
@@ -117,6 +117,14 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     return at;
 }
 
+static uint64_t regions_of(gdn_device *d) {
+    if (d->backend->regions == NULL) return 0;
+    pthread_mutex_lock(&d->busy);
+    const uint64_t n = d->backend->regions(d);
+    pthread_mutex_unlock(&d->busy);
+    return n;
+}
+
 gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engine **out,
                              gdn_err *err) {
     gdn_engine_opts o;
@@ -134,11 +142,6 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     if (e == NULL) return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
     e->m = m;
     e->opts = o;
-    if (m->n_group > GDN_MAX_GROUP) {
-        free(e);
-        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: %d GDN layers for %d with attention", m->dir,
-                        m->config.n_linear, m->n_attn);
-    }
     /* About 32 MB of logits at a time. */
     e->n_logit = (int32_t)((uint64_t)(8 << 20) / (uint64_t)m->config.vocab);
     if (e->n_logit < 1) e->n_logit = 1;
@@ -163,15 +166,19 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
         gdn_engine_free(e);
         return st;
     }
+    e->regions = regions_of(m->device);
+    if (e->opts.n_ctx > m->config.max_position)
+        gdn_log(GDN_LOG_WARN, "engine ctx=%d beyond=%d: the model was made for fewer tokens",
+                e->opts.n_ctx, m->config.max_position);
     gdn_log(GDN_LOG_INFO, "engine ctx=%d seqs=%d rows=%d block=%d page_bytes=%llu pages=%d",
-            o.n_ctx, o.n_seq, o.n_row, e->plan.block_size, (unsigned long long)e->plan.page_bytes,
+            e->opts.n_ctx, o.n_seq, o.n_row, e->plan.block_size, (unsigned long long)e->plan.page_bytes,
             e->pages.n_page);
     *out = e;
     return GDN_OK;
 }
 
 void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
-    const gdn_device *d = e->m->device;
+    gdn_device *d = e->m->device;
     *out = (gdn_engine_stats){
         .n_ctx = e->opts.n_ctx,
         .n_seq = e->opts.n_seq,
@@ -184,7 +191,7 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
         .n_page_used = (uint64_t)(e->pages.n_page - 1 - e->pages.n_free),
         .steps = e->steps,
         .rows = e->rows,
-        .regions = d->backend->regions != NULL ? d->backend->regions(d) : 0,
+        .regions = regions_of(d) - e->regions,
     };
 }
 

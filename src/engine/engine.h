@@ -27,7 +27,7 @@ typedef struct {
     int32_t index;        /* of its work                         */
 } gdn_part;
 
-enum { GDN_MAX_GROUP = 64, GDN_MAX_LOGIT = 64 };
+enum { GDN_MAX_LOGIT = 64 };
 
 /* What the host writes for a step, at fixed places of one buffer. */
 typedef struct {
@@ -52,7 +52,7 @@ struct gdn_engine {
     gdn_part *part;     /* [2 n_seq] */
     gdn_seq **seq;      /* [n_seq], NULL where free */
     int32_t  max_block, n_logit;
-    uint64_t steps, rows;
+    uint64_t steps, rows, regions; /* regions: of the device when the engine was created */
     gdn_tap_fn *tap;    /* tests */
     void *tap_arg;
 };

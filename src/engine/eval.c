@@ -58,17 +58,31 @@ static gdn_status take_pages(gdn_engine *e, const gdn_work *work, int32_t n_work
         if (end > e->opts.n_ctx)
             return gdn_fail(err, GDN_E_FULL, "%lld tokens do not fit a context of %d",
                             (long long)end, e->opts.n_ctx);
-        if (e->m->n_attn > 0) need += (end + bs - 1) / bs - s->n_page;
+        const int64_t more = (end + bs - 1) / bs - s->n_page;
+        if (e->m->n_attn > 0 && more > 0) need += more;
     }
-    if (need > e->pages.n_free)
-        return gdn_fail(err, GDN_E_FULL, "%lld pages of %lld tokens are needed, %d are free",
-                        (long long)need, (long long)bs, e->pages.n_free);
+    /* What sequences that are yet to come need for their states stays free. */
+    int64_t keep = 0;
+    for (int32_t i = 0; i < e->opts.n_seq; i++) keep += e->seq[i] == NULL ? e->m->n_group : 0;
+    if (need > e->pages.n_free - keep)
+        return gdn_fail(err, GDN_E_FULL, "%lld pages of %lld tokens are needed, %lld are free",
+                        (long long)need, (long long)bs, (long long)(e->pages.n_free - keep));
     for (int32_t i = 0; i < n_work && e->m->n_attn > 0; i++) {
         gdn_seq *s = work[i].seq;
         const int64_t n = ((int64_t)s->length + work[i].n + bs - 1) / bs;
         while (s->n_page < n) s->page[s->n_page++] = gdn_page_take(&e->pages);
     }
     return GDN_OK;
+}
+
+/* After a cancelled or failed call: pages taken for tokens that were not evaluated. */
+static void return_pages(gdn_engine *e, const gdn_work *work, int32_t n_work) {
+    const int64_t bs = e->plan.block_size;
+    for (int32_t i = 0; i < n_work; i++) {
+        gdn_seq *s = work[i].seq;
+        while (s->n_page > ((int64_t)s->length + bs - 1) / bs)
+            gdn_page_give(&e->pages, s->page[--s->n_page]);
+    }
 }
 
 /* The host's copy of a step's input, written to the device as one piece. */
@@ -269,6 +283,7 @@ gdn_status gdn_engine_eval(gdn_engine *e, const gdn_work *work, int32_t n_work,
         const gdn_status st = run_step(e, step, n_step, n_row, err);
         if (st != GDN_OK) {
             for (int32_t i = 0; i < n_work; i++) work[i].seq->broken = true;
+            return_pages(e, work, n_work);
             return st;
         }
         for (int32_t i = 0; i < n_step; i++) {
@@ -282,9 +297,11 @@ gdn_status gdn_engine_eval(gdn_engine *e, const gdn_work *work, int32_t n_work,
         e->steps++;
         e->rows += (uint64_t)n_row;
         if (progress != NULL) progress(progress_arg, done, total);
-        if (cancel != NULL && *cancel && done < total)
+        if (cancel != NULL && *cancel && done < total) {
+            return_pages(e, work, n_work);
             return gdn_fail(err, GDN_E_CANCELLED, "cancelled after %llu of %llu tokens",
                             (unsigned long long)done, (unsigned long long)total);
+        }
     }
     return GDN_OK;
 }

@@ -19,7 +19,6 @@
 
 typedef struct {
     gdn_model *m;
-    char prefix[40], mtp_prefix[48]; /* "model.language_model.", "mtp." */
     gdn_progress_fn *progress;
     void *arg;
     uint64_t done, total;
@@ -458,7 +457,7 @@ static gdn_status bind_layer(binder *b, const char *base, bool full, bool moe, g
 static gdn_status bind_mtp(binder *b) {
     const gdn_config *c = &b->m->config;
     gdn_mtp *p = &b->m->mtp;
-    const char *pre = b->mtp_prefix;
+    const char *pre = b->m->mtp_prefix;
     char name[NAME];
     name_set(name, "%sfc.weight", pre);
     TRY(bind_one(b, name, c->d, 2 * (int64_t)c->d, &p->fc));
@@ -479,7 +478,7 @@ static gdn_status bind_embedding(binder *b) {
     const int64_t shape[2] = {m->config.vocab, m->config.d};
     char name[NAME];
     gdn_projection head;
-    name_set(name, "%sembed_tokens.weight", b->prefix);
+    name_set(name, "%sembed_tokens.weight", b->m->prefix);
     const char *head_name = "lm_head.weight";
     if (gdn_weights_find(m->weights, head_name) == NULL) head_name = "language_model.lm_head.weight";
     m->info.tied = gdn_weights_find(m->weights, head_name) == NULL;
@@ -511,24 +510,24 @@ static bool is_vision(const char *name) {
            starts(name, "model.vision_tower.") || starts(name, "vision_tower.");
 }
 
-static gdn_status find_prefixes(binder *b) {
+gdn_status gdn_model_find_parts(gdn_model *m, gdn_err *err) {
     static const char *const body[] = {"model.language_model.", "model.",
                                        "language_model.model."};
     static const char *const mtp[] = {"mtp.", "model.mtp.", "language_model.mtp."};
     char name[NAME];
-    for (size_t i = 0; i < sizeof body / sizeof *body && b->prefix[0] == '\0'; i++) {
+    for (size_t i = 0; i < sizeof body / sizeof *body && m->prefix[0] == '\0'; i++) {
         name_set(name, "%sembed_tokens.weight", body[i]);
-        if (gdn_weights_find(b->m->weights, name) != NULL)
-            snprintf(b->prefix, sizeof b->prefix, "%s", body[i]);
+        if (gdn_weights_find(m->weights, name) != NULL)
+            snprintf(m->prefix, sizeof m->prefix, "%s", body[i]);
     }
-    if (b->prefix[0] == '\0')
-        return gdn_fail(b->err, GDN_E_FORMAT, "%s: tensor model.embed_tokens.weight is missing",
-                        b->m->dir);
+    if (m->prefix[0] == '\0')
+        return gdn_fail(err, GDN_E_FORMAT, "%s: tensor model.embed_tokens.weight is missing",
+                        m->dir);
     for (size_t i = 0; i < sizeof mtp / sizeof *mtp; i++) {
         name_set(name, "%sfc.weight", mtp[i]);
-        if (gdn_weights_find(b->m->weights, name) == NULL) continue;
-        snprintf(b->mtp_prefix, sizeof b->mtp_prefix, "%s", mtp[i]);
-        b->m->has_mtp = true;
+        if (gdn_weights_find(m->weights, name) == NULL) continue;
+        snprintf(m->mtp_prefix, sizeof m->mtp_prefix, "%s", mtp[i]);
+        m->has_mtp = true;
         break;
     }
     return GDN_OK;
@@ -583,22 +582,24 @@ gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gd
     binder b = {.m = m, .progress = progress, .arg = arg, .err = err};
     const gdn_config *c = &m->config;
     b.total = gdn_weights_total_bytes(m->weights);
-    TRY(find_prefixes(&b));
     TRY(gdn_buffer_alloc(m->device, vector_bytes(c), &m->vector, err));
     m->layer = calloc((size_t)c->n_layer, sizeof *m->layer);
     if (m->layer == NULL) return gdn_fail(err, GDN_E_NOMEM, "%s: out of memory", m->dir);
     for (int32_t i = 0; i < c->n_layer; i++) {
         char base[NAME];
-        name_set(base, "%slayers.%d.", b.prefix, i);
+        name_set(base, "%slayers.%d.", m->prefix, i);
         TRY(bind_layer(&b, base, c->layer_kind[i] == GDN_LAYER_FULL, c->layer_moe[i],
                        m->layer + i));
     }
     if (m->has_mtp) TRY(bind_mtp(&b));
     char name[NAME];
-    name_set(name, "%snorm.weight", b.prefix);
+    name_set(name, "%snorm.weight", m->prefix);
     TRY(bind_vector(&b, name, c->d, 1.0f, &m->norm));
     TRY(bind_embedding(&b));
     TRY(check_surplus(&b));
     group_layers(m);
+    if (m->n_group > GDN_MAX_GROUP)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: %d linear layers for %d with attention", m->dir,
+                        c->n_linear, m->n_attn);
     return GDN_OK;
 }

@@ -104,8 +104,14 @@ static void fill_info(gdn_model *m, const gdn_genconfig *g) {
     i->stop = m->stop;
     fill_hints(m, g);
     fill_costs(m);
-    const gdn_layer *l = m->layer;
-    i->weight_type = gdn_type_name(gdn_weight_get_shape(l->in.w[0]).type);
+    uint64_t bytes[GDN_I32 + 1] = {0};
+    gdn_type most = GDN_F32;
+    for (int32_t k = 0; k < m->n_owned; k++) {
+        const gdn_type t = gdn_weight_get_shape(m->owned[k]).type;
+        bytes[t] += gdn_weight_bytes(m->owned[k]);
+        if (bytes[t] > bytes[most]) most = t;
+    }
+    i->weight_type = gdn_type_name(most);
 }
 
 /* A device without a required op cannot run any model. */
@@ -124,7 +130,7 @@ static gdn_status check_ops(const gdn_device *d, gdn_err *err) {
 /* What the operators can do of what a config may say: refused here, not at the first step. */
 static gdn_status check_limits(const gdn_model *m, gdn_err *err) {
     const gdn_config *c = &m->config;
-    const bool full = c->n_full > 0, linear = c->n_linear > 0;
+    const bool full = c->n_full > 0 || m->has_mtp, linear = c->n_linear > 0;
     if (full && (c->head_dim % 8 != 0 || c->head_dim > 256))
         return gdn_fail(err, GDN_E_UNSUPPORTED,
                         "%s: head_dim is %d; attention takes multiples of 8 up to 256", m->dir,
@@ -140,6 +146,9 @@ static gdn_status check_limits(const gdn_model *m, gdn_err *err) {
     if (c->n_expert > 1024)
         return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: num_experts is %d; at most 1024 are routed",
                         m->dir, c->n_expert);
+    if (!c->attn_gate)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: attn_output_gate is false; attention is "
+                        "computed with a gate", m->dir);
     if (c->n_mtp > 1)
         return gdn_fail(err, GDN_E_UNSUPPORTED,
                         "%s: mtp_num_hidden_layers is %d; a head of one layer is built in", m->dir,
@@ -164,9 +173,10 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
     d.n_thread = o.n_thread;
     d.pin = o.pin;
     gdn_status st = gdn_config_read(dir, &m->config, err);
-    if (st == GDN_OK) st = check_limits(m, err);
     if (st == GDN_OK) st = gdn_genconfig_read(dir, &g, err);
     if (st == GDN_OK) st = gdn_weights_open(dir, &m->weights, err);
+    if (st == GDN_OK) st = gdn_model_find_parts(m, err);
+    if (st == GDN_OK) st = check_limits(m, err);
     if (st == GDN_OK) st = gdn_device_open(o.device, &d, &m->device, err);
     if (st == GDN_OK) st = check_ops(m->device, err);
     if (st == GDN_OK) st = gdn_model_bind(m, o.progress, o.progress_arg, err);

@@ -16,7 +16,7 @@
 
 /* Weights that read the same input and fill neighbouring columns of one output.  They are one
  * packed matrix unless their types differ. */
-enum { GDN_MAX_PART = 4 };
+enum { GDN_MAX_PART = 4, GDN_MAX_GROUP = 64 };
 typedef struct {
     gdn_weight *w[GDN_MAX_PART];
     int32_t     n, n_out;
@@ -52,6 +52,7 @@ typedef struct {
 
 struct gdn_model {
     gdn_config  config;
+    char prefix[40], mtp_prefix[48]; /* of tensor names: "model.language_model.", "mtp."    */
     gdn_weights *weights; /* stays open: untied embeddings are read in place              */
     gdn_device *device;
     gdn_model_info info;
@@ -79,6 +80,8 @@ struct gdn_model {
     gdn_buffer *embed_buf;
 };
 
+/* Which name prefixes the tensors of m->weights have and whether there is an MTP head (bind.c). */
+gdn_status gdn_model_find_parts(gdn_model *m, gdn_err *err);
 /* Bind the tensors of m->weights to m (bind.c). */
 gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err);
 
@@ -113,8 +116,8 @@ typedef struct {
     gdn_tensor conv, gate, core;             /* GDN                           */
     gdn_tensor router, expert, weight, shared; /* MoE                         */
     gdn_tensor expert_gu, expert_h, expert_out, expert_index;
-    gdn_tensor last;       /* [R + n_seq, d] f32: after the final norm; the tail keeps a row
-                              of every sequence for the MTP head              */
+    gdn_tensor last;       /* [R + 2 n_seq, d] f32: after the final norm; the tail keeps two
+                              rows of every sequence for the MTP head         */
     gdn_tensor pair;       /* [R, 2d] act: the MTP head's input               */
     gdn_tensor logits;     /* [L, vocab] f32                                  */
 } gdn_workspace;
