@@ -74,8 +74,11 @@ GDN_API void gdn_logits_defaults(gdn_logits_opts *o);
  * Without positions memory stays bounded however many tokens there are; rows of the draft
  * head wait in an unnamed file beside path.
  *
+ * More tokens than the model's context are evaluated all the same: that is for the caller to
+ * judge.
+ *
  * GDN_E_INVALID  no tokens, an id or a position out of range or twice
- * GDN_E_FULL     more tokens than the model's context
+ * GDN_E_FULL     more than 2^30 tokens
  * GDN_E_IO       the file cannot be written
  * No file is left after a failure. */
 GDN_API gdn_status gdn_logits_write(gdn_model *m, const gdn_logits_opts *o, gdn_err *err);

@@ -72,6 +72,9 @@ int cli_logits(int argc, char **argv) {
     if (rc == 0 && n == 0) rc = cli_error("there are no tokens");
     if (rc == 0 && o.positions != NULL) rc = cli_ids(o.positions, &pos, &n_pos);
     if (rc == 0 && o.positions != NULL && n_pos == 0) rc = cli_error("there are no positions");
+    if (rc == 0 && n > m.info->context && !o.common.quiet)
+        fprintf(stderr, "%d tokens, and the model was made for %d: going on\n", n,
+                m.info->context);
     if (rc == 0) rc = write_logits(&o, &m, ids, n, pos, n_pos);
     free(ids);
     free(pos);

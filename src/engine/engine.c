@@ -168,7 +168,7 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     }
     e->regions = regions_of(m->device);
     if (e->opts.n_ctx > m->config.max_position)
-        gdn_log(GDN_LOG_WARN, "engine ctx=%d beyond=%d: the model was made for fewer tokens",
+        gdn_log(GDN_LOG_INFO, "engine ctx=%d beyond=%d: the model was made for fewer tokens",
                 e->opts.n_ctx, m->config.max_position);
     gdn_log(GDN_LOG_INFO, "engine ctx=%d seqs=%d rows=%d block=%d page_bytes=%llu pages=%d",
             e->opts.n_ctx, o.n_seq, o.n_row, e->plan.block_size, (unsigned long long)e->plan.page_bytes,

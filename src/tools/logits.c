@@ -262,9 +262,8 @@ gdn_status gdn_logits_write(gdn_model *m, const gdn_logits_opts *o, gdn_err *err
         return gdn_fail(err, GDN_E_INVALID, "there are no tokens");
     if (o->positions != NULL && o->n_position < 1)
         return gdn_fail(err, GDN_E_INVALID, "there are no positions");
-    if (o->n > info->context || o->n > INT32_MAX / 2)
-        return gdn_fail(err, GDN_E_FULL, "%d tokens; the model's context is %d", o->n,
-                        info->context);
+    if (o->n > INT32_MAX / 2)
+        return gdn_fail(err, GDN_E_FULL, "%d tokens are too many", o->n);
     job j = { .o = o, .vocab = info->vocab, .mtp = o->mtp && info->has_mtp && o->n > 1 };
     gdn_status st = plan(&j, err);
     if (st == GDN_OK && mtp_rows(&j) == 0) j.mtp = false;
