@@ -56,7 +56,7 @@ GDN_API void    *gdn_buffer_host(gdn_buffer *b);
 
 /* --- tensors ---------------------------------------------------------------- */
 
-typedef enum { GDN_F32, GDN_BF16, GDN_F16, GDN_F8 /* e4m3 */, GDN_I32 } gdn_type;
+typedef enum { GDN_F32, GDN_BF16, GDN_F16, GDN_F8 /* e4m3 */, GDN_I32, GDN_U8 } gdn_type;
 
 GDN_API const char *gdn_type_name(gdn_type t);
 GDN_API int         gdn_type_bytes(gdn_type t);
@@ -207,7 +207,7 @@ typedef struct {
     gdn_tensor k_page, v_page;/* [n_page, hkv, block_size, d]                             */
     gdn_kv_layout kv;
     float      scale;
-} gdn_attention_args;
+} gdn_attn_args;
 
 /* Gated DeltaNet core: causal convolution with carried state, gates, gated delta rule. */
 typedef struct {
@@ -226,6 +226,78 @@ typedef struct {
     gdn_tensor work_gate;     /* [n_row, 2, hv] f32                          scratch      */
     int32_t    hk, dk;
 } gdn_core_args;
+
+/* --- gdn_attention: the whole operator ---------------------------------------------
+ *
+ * From the projected rows of a batch to the core's output: unpack q, k, v, z, b, a; causal
+ * convolution with carried state; gated delta rule on paged recurrent states.  For plain and
+ * speculative sequences, in one call or apart, as vLLM's Intel path calls it.
+ *
+ * Below nk = n_k_head / tp_size, nv = n_v_head / tp_size, r = nv / nk, C = 2 nk dk + nv dv channels
+ * in the order q | k | v of all heads, and W taps.  "act" is one type for all tensors marked so:
+ * F32, BF16 or F16.
+ *
+ * Rows of qkvz and ba are laid out by head group or by part:
+ *
+ *     reorder_input false   for each key head g: q (dk) | k (dk) | v (r dv) | z (r dv);  b (r) | a (r)
+ *     reorder_input true    q of all heads | k | v | z;  b of all heads | a
+ *
+ * Value head h reads key head h / r.
+ *
+ * Plain sequence s: tokens non_spec_query_start_loc[s] .. [s+1] - 1 of the plain tokens; its state
+ * is slot non_spec_state_indices[s] of both pools.  It starts from the stored state when
+ * has_initial_state is absent or not 0 for it, else from zeros, and then never reads the slot.
+ *
+ * Speculative sequence s: tokens spec_query_start_loc[s] .. (at most K) and the slots
+ * spec_state_indices[s][0..K-1].  It starts from the recurrent state in column
+ * max(num_accepted[s] - 1, 0), and after token t the state is stored in column t.  The convolution
+ * has one line a sequence, at the slot in column 0: history begins at row max(num_accepted - 1, 0);
+ * afterwards the line holds that history less its first row, then the new inputs.
+ *
+ * token_indx maps the tokens of a group to rows of qkvz, ba, core and z; absent, token i is row i.
+ *
+ * A slot that is negative or equal to null_slot is "none": a sequence whose (first) slot is none
+ * gives zero rows of core and z and touches no state; a later column that is none skips that store;
+ * none in the column to be read is refused.  Rows that no sequence covers, rows from
+ * num_actual_tokens on, sequences of length 0 and unused slots keep their bytes.
+ *
+ * Numbers: the convolution's output, core and stored states are rounded once to their types;
+ * everything between is f32.  A row's result depends on its sequence alone, and with f32 states
+ * not on how the sequence is cut into calls.
+ *
+ * GDN_E_INVALID names the argument and the values, before anything is written: shapes, types and
+ * strides that do not fit, indices out of range, a row or slot that two active sequences share,
+ * num_accepted above the columns.  GDN_E_NOMEM: no scratch. */
+typedef enum { GDN_CONV_STATE_SD, GDN_CONV_STATE_DS } gdn_conv_state_layout;
+
+typedef struct {
+    gdn_tensor core;          /* [P, nv, dv] act                             out          */
+    gdn_tensor z;             /* [P, nv, dv] act: z as it was projected      out          */
+    gdn_tensor qkvz;          /* [P, nk (2 dk + 2 r dv)] act                              */
+    gdn_tensor ba;            /* [P, 2 nv] act                                            */
+    gdn_tensor conv_state;    /* [slots, L, C] act (SD) or [slots, C, L] (DS)   in/out;
+                                 L at least W - 1, with drafts W - 2 + K; any slot stride */
+    gdn_tensor ssm_state;     /* [slots, nv, dv, dk] F32, BF16 or F16        in/out       */
+    gdn_tensor conv_weights;  /* [C, W] act, tap W - 1 for the newest                     */
+    gdn_tensor conv_bias;     /* [C] act; optional                                        */
+    gdn_tensor A_log;         /* [nv] F32                                                 */
+    gdn_tensor dt_bias;       /* [nv] act                                                 */
+    gdn_tensor has_initial_state;         /* [n_seq] U8; optional                         */
+    gdn_tensor non_spec_query_start_loc;  /* [n_seq + 1] I32; absent: no plain sequences  */
+    gdn_tensor non_spec_token_indx;       /* [tokens] I32; optional                       */
+    gdn_tensor non_spec_state_indices;    /* [n_seq] I32                                  */
+    gdn_tensor spec_query_start_loc;      /* [n_spec + 1] I32; absent: none of these      */
+    gdn_tensor spec_token_indx;           /* [tokens] I32; optional                       */
+    gdn_tensor spec_state_indices;        /* [n_spec, K] I32                              */
+    gdn_tensor num_accepted_tokens;       /* [n_spec] I32, 1 .. K; 0 counts as 1          */
+    int32_t n_k_head, n_v_head;           /* of the whole model                           */
+    int32_t dk, dv;                       /* dk: a multiple of 8 up to 256                */
+    int32_t tp_size;
+    int64_t num_actual_tokens;            /* rows from here on are padding                */
+    int32_t null_slot;                    /* -1: only negative slots are none             */
+    bool    reorder_input;
+    gdn_conv_state_layout conv_layout;
+} gdn_attention_args;
 
 /* y = silu(g) u with x = [g | u]. */
 typedef struct {
@@ -268,8 +340,9 @@ GDN_API gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *er
 GDN_API gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err *err);
-GDN_API gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err);
+GDN_API gdn_status gdn_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err);

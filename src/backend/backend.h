@@ -24,7 +24,7 @@
     X(linear, gdn_linear_op_args, REQUIRED)             \
     X(rope_angles, gdn_rope_angles_args, REQUIRED)      \
     X(attn_store, gdn_attn_store_args, REQUIRED)        \
-    X(attention, gdn_attention_args, REQUIRED)          \
+    X(attn, gdn_attn_args, REQUIRED)                    \
     X(gdn_core, gdn_core_args, REQUIRED)                \
     X(swiglu, gdn_swiglu_op_args, REQUIRED)             \
     X(moe_route, gdn_moe_route_op_args, REQUIRED)       \

@@ -32,7 +32,7 @@ uint64_t cpu_attention_scratch(void) { return sizeof(attn_scratch); }
 
 typedef struct {
     const cpu_device *d;
-    const gdn_attention_args *a;
+    const gdn_attn_args *a;
     const int32_t *start, *past;
     int32_t group, rows;  /* query heads of a key head; rows of a task               */
     int64_t hkv, head_size, n_seq, n_tile;
@@ -44,7 +44,7 @@ typedef struct {
 /* Point at the tiles of block b of head h, as far as n keys reach. */
 static void block_tiles(const attn_job *j, attn_scratch *t, int64_t s, int64_t h, int64_t b,
                         int32_t n) {
-    const gdn_attention_args *a = j->a;
+    const gdn_attn_args *a = j->a;
     const int32_t *pages = (const int32_t *)(const void *)cpu_at(&a->kv.page, s);
     for (int32_t i = 0; i * GDN_ATTN_TILE < n; i++) {
         const int64_t pos = b * GDN_ATTN_BLOCK + i * GDN_ATTN_TILE;
@@ -58,7 +58,7 @@ static void block_tiles(const attn_job *j, attn_scratch *t, int64_t s, int64_t h
  * each sees.  Returns the most. */
 static int32_t block_queries(const attn_job *j, attn_scratch *t, int64_t s, int64_t h, int64_t b,
                              int64_t row0, int64_t n_row) {
-    const gdn_attention_args *a = j->a;
+    const gdn_attn_args *a = j->a;
     int32_t most = 0;
     for (int64_t r = 0; r < n_row; r++) {
         const int64_t pos = j->past[s] + row0 + r - j->start[s];
@@ -76,7 +76,7 @@ static int32_t block_queries(const attn_job *j, attn_scratch *t, int64_t s, int6
 
 static void one_block(const attn_job *j, attn_scratch *t, int32_t n_q, float *m, float *l,
                       float *o, int64_t o_stride) {
-    const gdn_attention_args *a = j->a;
+    const gdn_attn_args *a = j->a;
     gdn_attn_block_args k = {
         .q = t->q,
         .k = t->k,
@@ -120,7 +120,7 @@ static void merge(const attn_job *j, attn_scratch *t, int32_t n_q, const float *
 }
 
 static void finish(const attn_job *j, attn_scratch *t, int64_t h, int64_t row0, int64_t n_row) {
-    const gdn_attention_args *a = j->a;
+    const gdn_attn_args *a = j->a;
     const bool gated = a->gate.buf != NULL;
     for (int64_t r = 0; r < n_row; r++)
         for (int32_t g = 0; g < j->group; g++) {
@@ -215,7 +215,7 @@ uint64_t cpu_attention_wave(int n_thread) {
            (sizeof(attn_scratch) + WAVE * MAX_Q * (2 + MAX_D) * sizeof(float));
 }
 
-gdn_status cpu_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err) {
+gdn_status cpu_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     cpu_device *d = cpu_of(q);
     attn_job j = {.d = d,
                   .a = a,

@@ -89,12 +89,12 @@ gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at,
 }
 
 const char *gdn_type_name(gdn_type t) {
-    static const char *const name[] = {"f32", "bf16", "f16", "f8", "i32"};
+    static const char *const name[] = {"f32", "bf16", "f16", "f8", "i32", "u8"};
     return (unsigned)t < sizeof name / sizeof *name ? name[t] : "?";
 }
 
 int gdn_type_bytes(gdn_type t) {
-    return t == GDN_F32 || t == GDN_I32 ? 4 : t == GDN_F8 ? 1 : 2;
+    return t == GDN_F32 || t == GDN_I32 ? 4 : t == GDN_F8 || t == GDN_U8 ? 1 : 2;
 }
 
 gdn_tensor gdn_tensor_dense(gdn_buffer *buf, uint64_t at, gdn_type type, int32_t ndim,

@@ -27,7 +27,7 @@ static gdn_status check_tensor(const char *op, const char *name, const gdn_queue
     if (t->buf == NULL) return gdn_fail(err, GDN_E_INVALID, "%s: %s is missing", op, name);
     if (t->buf->device != q->device)
         return gdn_fail(err, GDN_E_INVALID, "%s: %s lies on another device", op, name);
-    if ((unsigned)t->type > GDN_I32 || (types & 1u << t->type) == 0)
+    if ((unsigned)t->type > GDN_U8 || (types & 1u << t->type) == 0)
         return gdn_fail(err, GDN_E_INVALID, "%s: %s has type %s", op, name,
                         gdn_type_name(t->type));
     bool same = t->ndim == ndim;
@@ -231,7 +231,7 @@ gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err
     return st != GDN_OK ? st : RUN(attn_store);
 }
 
-gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err) {
+gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     static const char op[] = "attention";
     CHECK(k_page, F32 | BF16, ANY, ANY, a->kv.block_size, ANY);
     const int64_t d = a->k_page.shape[3];
@@ -245,7 +245,7 @@ gdn_status gdn_op_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *
         REFUSE("attention: %lld query heads over %lld key heads", (long long)a->q.shape[1],
                (long long)a->k_page.shape[1]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
-    return st != GDN_OK ? st : RUN(attention);
+    return st != GDN_OK ? st : RUN(attn);
 }
 
 gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {

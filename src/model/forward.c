@@ -90,7 +90,7 @@ static gdn_status attention_layer(gdn_forward *f, const gdn_layer *l, const gdn_
     TRY(gdn_op_attn_store(f->q, &s, err));
 
     const gdn_tensor y = matrix(ws->act, T, hq * D);
-    gdn_attention_args a = {
+    gdn_attn_args a = {
         .y = heads(y, hq, D, D),
         .q = s.q_out,
         .gate = heads(columns(proj, D, (2 * hq - 1) * D), hq, D, 2 * D),
@@ -99,7 +99,7 @@ static gdn_status attention_layer(gdn_forward *f, const gdn_layer *l, const gdn_
         .kv = rows->kv,
         .scale = (float)(1.0 / sqrt((double)D)),
     };
-    TRY(gdn_op_attention(f->q, &a, err));
+    TRY(gdn_op_attn(f->q, &a, err));
     return project(f, &l->out, y, head_rows(ws->h, T), true, err);
 }
 

@@ -93,7 +93,7 @@ static void test_layout(void **state) {
     (void)state;
     gdn_err err;
     memset(gdn_buffer_host(f.b), 0, 4096);
-    gdn_attention_args a = {.y = dense(8192, GDN_F32, 3, 5, 2, 8, 0),
+    gdn_attn_args a = {.y = dense(8192, GDN_F32, 3, 5, 2, 8, 0),
                             .q = dense(12288, GDN_F32, 3, 5, 2, 8, 0),
                             .k_page = dense(65536, GDN_F32, 4, 3, 1, 16, 8),
                             .v_page = dense(131072, GDN_F32, 4, 3, 1, 16, 8),
@@ -101,28 +101,28 @@ static void test_layout(void **state) {
                             .scale = 1};
     int_at(0)[1] = 5;
     int_at(512)[0] = 1;
-    assert_int_equal(gdn_op_attention(f.q, &a, &err), GDN_OK);
+    assert_int_equal(gdn_op_attn(f.q, &a, &err), GDN_OK);
     int_at(0)[0] = 3;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "seq_start[0] is 3");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "seq_start[0] is 3");
     int_at(0)[0] = 0;
     int_at(0)[1] = 6;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "seq_start[1] is 6");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "seq_start[1] is 6");
     int_at(0)[1] = 5;
     int_at(512)[0] = 3;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "page[0][0] is 3 of 3 pages");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "page[0][0] is 3 of 3 pages");
     int_at(512)[0] = -1;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "page[0][0] is -1");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "page[0][0] is -1");
     int_at(512)[0] = 1;
     int_at(256)[0] = 30;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "needs 35 tokens, its pages hold 32");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "needs 35 tokens, its pages hold 32");
     int_at(256)[0] = -1;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "attention");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "attention");
     int_at(256)[0] = 0;
     a.kv.block_size = 17;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "attention");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "attention");
     a.kv.block_size = 16;
     a.q.shape[1] = a.y.shape[1] = 0;
-    refused(gdn_op_attention(f.q, &a, &err), &err, "0 query heads");
+    refused(gdn_op_attn(f.q, &a, &err), &err, "0 query heads");
 }
 
 static void test_core(void **state) {
