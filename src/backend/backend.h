@@ -26,6 +26,7 @@
     X(attn_store, gdn_attn_store_args, REQUIRED)        \
     X(attn, gdn_attn_args, REQUIRED)                    \
     X(gdn_core, gdn_core_args, REQUIRED)                \
+    X(gdn_attention, gdn_attention_args, REQUIRED)      \
     X(swiglu, gdn_swiglu_op_args, REQUIRED)             \
     X(moe_route, gdn_moe_route_op_args, REQUIRED)       \
     X(moe_experts, gdn_moe_experts_args, REQUIRED)      \

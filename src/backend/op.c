@@ -2,96 +2,7 @@
  *
  * A check that fails names operator, argument and values.  Indices (ids, pages, slots) are
  * checked where the host can read them, before anything is written. */
-#include <stdio.h>
-#include <string.h>
-
-#include "backend.h"
-
-enum { F32 = 1u << GDN_F32, BF16 = 1u << GDN_BF16, F16 = 1u << GDN_F16, I32 = 1u << GDN_I32 };
-enum { ANY = -1 };
-
-static void shape_text(char *out, size_t n, int32_t ndim, const int64_t *shape) {
-    size_t at = 0;
-    at += (size_t)snprintf(out, n, "[");
-    for (int32_t i = 0; i < ndim && at < n; i++)
-        at += (size_t)snprintf(out + at, n - at, shape[i] == ANY ? "%s*" : "%s%lld",
-                               i > 0 ? ", " : "", (long long)shape[i]);
-    if (at < n) snprintf(out + at, n - at, "]");
-}
-
-/* t has one of the types, ndim dimensions of these sizes (ANY matches all), lies inside its
- * buffer and is dense in the last dimension. */
-static gdn_status check_tensor(const char *op, const char *name, const gdn_queue *q,
-                               const gdn_tensor *t, unsigned types, int32_t ndim,
-                               const int64_t *shape, gdn_err *err) {
-    if (t->buf == NULL) return gdn_fail(err, GDN_E_INVALID, "%s: %s is missing", op, name);
-    if (t->buf->device != q->device)
-        return gdn_fail(err, GDN_E_INVALID, "%s: %s lies on another device", op, name);
-    if ((unsigned)t->type > GDN_U8 || (types & 1u << t->type) == 0)
-        return gdn_fail(err, GDN_E_INVALID, "%s: %s has type %s", op, name,
-                        gdn_type_name(t->type));
-    bool same = t->ndim == ndim;
-    for (int32_t i = 0; same && i < ndim; i++)
-        same = t->shape[i] >= 0 && (shape[i] == ANY || t->shape[i] == shape[i]);
-    if (!same) {
-        char have[96], need[96];
-        shape_text(have, sizeof have, t->ndim <= GDN_MAX_DIM ? t->ndim : GDN_MAX_DIM, t->shape);
-        shape_text(need, sizeof need, ndim, shape);
-        return gdn_fail(err, GDN_E_INVALID, "%s: %s has shape %s, need %s", op, name, have, need);
-    }
-    const int size = gdn_type_bytes(t->type);
-    if (t->at > t->buf->bytes || t->buf->bytes > UINT64_MAX / 4)
-        return gdn_fail(err, GDN_E_INVALID, "%s: %s begins at byte %llu of a buffer of %llu", op,
-                        name, (unsigned long long)t->at, (unsigned long long)t->buf->bytes);
-    uint64_t last = t->at + (uint64_t)size;
-    for (int32_t i = 0; i < ndim; i++) {
-        if (t->shape[i] == 0) return GDN_OK;
-        if (t->stride[i] < 0 || t->stride[i] % size != 0 ||
-            (i == ndim - 1 && t->shape[i] > 1 && t->stride[i] != size))
-            return gdn_fail(err, GDN_E_INVALID, "%s: %s has stride %lld in dimension %d", op,
-                            name, (long long)t->stride[i], i);
-        if (t->shape[i] > 1 &&
-            (uint64_t)t->stride[i] > (UINT64_MAX / 2 - last) / (uint64_t)(t->shape[i] - 1))
-            return gdn_fail(err, GDN_E_INVALID, "%s: %s is too large", op, name);
-        last += (uint64_t)(t->shape[i] - 1) * (uint64_t)t->stride[i];
-    }
-    if (last > t->buf->bytes || t->at % (uint64_t)size != 0)
-        return gdn_fail(err, GDN_E_INVALID, "%s: %s ends at byte %llu of a buffer of %llu", op,
-                        name, (unsigned long long)last, (unsigned long long)t->buf->bytes);
-    return GDN_OK;
-}
-
-#define CHECK(field, types, ...)                                                          \
-    do {                                                                                  \
-        const int64_t shape_[] = {__VA_ARGS__};                                           \
-        const gdn_status st_ =                                                            \
-            check_tensor(op, #field, q, &a->field, types,                                 \
-                         (int32_t)(sizeof shape_ / sizeof *shape_), shape_, err);         \
-        if (st_ != GDN_OK) return st_;                                                    \
-    } while (0)
-#define CHECK_OPT(field, types, ...) \
-    if (a->field.buf != NULL) CHECK(field, types, __VA_ARGS__)
-/* One op of a device at a time: queues of several threads may share it. */
-#define RUN(name) unlock_after(q, lock_before(q)->backend->op.name(q, a, err))
-
-static gdn_device *lock_before(const gdn_queue *q) {
-    pthread_mutex_lock(&q->device->busy);
-    return q->device;
-}
-
-static gdn_status unlock_after(const gdn_queue *q, gdn_status st) {
-    pthread_mutex_unlock(&q->device->busy);
-    return st;
-}
-
-#define REFUSE(...) return gdn_fail(err, GDN_E_INVALID, __VA_ARGS__)
-
-static const int32_t *ints(const gdn_tensor *t) { return gdn_tensor_host(t); }
-
-/* A matrix without gaps between its rows. */
-static bool dense_rows(const gdn_tensor *t) {
-    return t->shape[0] <= 1 || t->stride[0] == t->shape[1] * gdn_type_bytes(t->type);
-}
+#include "check.h"
 
 gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
     static const char op[] = "embed";
@@ -109,7 +20,7 @@ gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
     }
     CHECK(ids, I32, ANY);
     CHECK(y, F32, a->ids.shape[0], d);
-    const int32_t *ids = ints(&a->ids);
+    const int32_t *ids = gdn_ints(&a->ids);
     for (int64_t i = 0; ids != NULL && i < a->ids.shape[0]; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
             REFUSE("embed: ids[%lld] is %d, need 0 to %lld", (long long)i, ids[i],
@@ -149,7 +60,7 @@ gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     CHECK_OPT(row, I32, ANY);
     const int64_t n_row = a->row.buf != NULL ? a->row.shape[0] : a->x.shape[0];
     CHECK(y, F32, n_row, a->w->n);
-    const int32_t *row = ints(&a->row);
+    const int32_t *row = gdn_ints(&a->row);
     for (int64_t i = 0; row != NULL && i < n_row; i++)
         if (row[i] < 0 || row[i] >= a->x.shape[0])
             REFUSE("linear: row[%lld] is %d of %lld rows", (long long)i, row[i],
@@ -162,7 +73,7 @@ gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_e
     CHECK(pos, I32, ANY, 3);
     CHECK(cs, F32, a->pos.shape[0], ANY);
     if (a->cs.shape[1] % 2 != 0) REFUSE("rope_angles: rot is %lld", (long long)a->cs.shape[1]);
-    if (!dense_rows(&a->cs) || !dense_rows(&a->pos)) REFUSE("rope_angles: cs or pos has gaps");
+    if (!gdn_dense_rows(&a->cs) || !gdn_dense_rows(&a->pos)) REFUSE("rope_angles: cs or pos has gaps");
     return RUN(rope_angles);
 }
 
@@ -191,7 +102,7 @@ static gdn_status check_layout(const char *op, const gdn_queue *q, const gdn_kv_
     if (bs < 16 || bs % q->device->backend->kv_block_multiple != 0)
         REFUSE("%s: block_size is %d, need a multiple of %d", op, bs,
                q->device->backend->kv_block_multiple);
-    const int32_t *start = ints(&a->seq_start), *past = ints(&a->n_past);
+    const int32_t *start = gdn_ints(&a->seq_start), *past = gdn_ints(&a->n_past);
     if (start == NULL || past == NULL || a->page.buf->host == NULL) return GDN_OK;
     const gdn_status st = check_starts(op, start, n_seq, n_row, err);
     if (st != GDN_OK) return st;
@@ -273,9 +184,9 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     CHECK(has_state, I32, n_seq);
     CHECK(work_qkv, F32, n_row, C);
     CHECK(work_gate, F32, n_row, 2, hv);
-    if (!dense_rows(&a->conv_w) || (n_row > 0 && a->work_gate.stride[1] != hv * 4))
+    if (!gdn_dense_rows(&a->conv_w) || (n_row > 0 && a->work_gate.stride[1] != hv * 4))
         REFUSE("gdn_core: conv_w or work_gate has gaps");
-    const int32_t *slot = ints(&a->slot), *start = ints(&a->seq_start);
+    const int32_t *slot = gdn_ints(&a->slot), *start = gdn_ints(&a->seq_start);
     if (slot == NULL || start == NULL) return RUN(gdn_core);
     const gdn_status st = check_starts(op, start, n_seq, n_row, err);
     if (st != GDN_OK) return st;

@@ -1,0 +1,52 @@
+/* check.h - what operators check their arguments with. */
+#ifndef GDN_BACKEND_CHECK_H
+#define GDN_BACKEND_CHECK_H
+
+#include "backend.h"
+
+enum { F32 = 1u << GDN_F32, BF16 = 1u << GDN_BF16, F16 = 1u << GDN_F16, I32 = 1u << GDN_I32,
+       U8 = 1u << GDN_U8 };
+enum { ANY = -1 };
+
+/* t has one of the types, ndim dimensions of these sizes (ANY matches all), lies inside its
+ * buffer and is dense in the last dimension. */
+gdn_status gdn_check_tensor(const char *op, const char *name, const gdn_queue *q,
+                            const gdn_tensor *t, unsigned types, int32_t ndim,
+                            const int64_t *shape, gdn_err *err);
+
+/* Bytes from a tensor's first to behind its last. */
+uint64_t gdn_tensor_extent(const gdn_tensor *t);
+
+#define CHECK(field, types, ...)                                                          \
+    do {                                                                                  \
+        const int64_t shape_[] = {__VA_ARGS__};                                           \
+        const gdn_status st_ =                                                            \
+            gdn_check_tensor(op, #field, q, &a->field, types,                                 \
+                         (int32_t)(sizeof shape_ / sizeof *shape_), shape_, err);         \
+        if (st_ != GDN_OK) return st_;                                                    \
+    } while (0)
+#define CHECK_OPT(field, types, ...) \
+    if (a->field.buf != NULL) CHECK(field, types, __VA_ARGS__)
+/* One op of a device at a time: queues of several threads may share it. */
+#define RUN(name) gdn_unlock_after(q, gdn_lock_before(q)->backend->op.name(q, a, err))
+
+static inline gdn_device *gdn_lock_before(const gdn_queue *q) {
+    pthread_mutex_lock(&q->device->busy);
+    return q->device;
+}
+
+static inline gdn_status gdn_unlock_after(const gdn_queue *q, gdn_status st) {
+    pthread_mutex_unlock(&q->device->busy);
+    return st;
+}
+
+#define REFUSE(...) return gdn_fail(err, GDN_E_INVALID, __VA_ARGS__)
+
+static inline const int32_t *gdn_ints(const gdn_tensor *t) { return gdn_tensor_host(t); }
+
+/* A matrix without gaps between its rows. */
+static inline bool gdn_dense_rows(const gdn_tensor *t) {
+    return t->shape[0] <= 1 || t->stride[0] == t->shape[1] * gdn_type_bytes(t->type);
+}
+
+#endif
