@@ -68,6 +68,9 @@ GDN_API gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, g
                                   gdn_err *err);
 GDN_API void       gdn_model_close(gdn_model *m);
 
+/* Whether this build can run what DIR/config.json describes; reads nothing else. */
+GDN_API gdn_status gdn_model_check(const char *dir, gdn_err *err);
+
 /* What generation_config.json recommends; a field is used only where its flag is set. */
 typedef struct {
     bool  has_temperature, has_top_k, has_top_p, has_min_p;

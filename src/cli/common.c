@@ -90,6 +90,7 @@ int cli_open(cli_model *m, const cli_common *c, unsigned parts) {
     if (rc != 0) return rc;
     if ((parts & CLI_TOKENIZER_IF_ANY) != 0 && has_tokenizer(m->dir)) parts |= CLI_TOKENIZER;
     /* The small files first: their faults should not wait for the weights. */
+    if ((parts & CLI_WEIGHTS) != 0 && gdn_model_check(m->dir, &err) != GDN_OK) rc = cli_fail(&err);
     if (rc == 0 && (parts & CLI_TOKENIZER) != 0 &&
         gdn_tokenizer_open(m->dir, &m->tok, &err) != GDN_OK)
         rc = cli_fail(&err);

@@ -128,32 +128,37 @@ static gdn_status check_ops(const gdn_device *d, gdn_err *err) {
 }
 
 /* What the operators can do of what a config may say: refused here, not at the first step. */
-static gdn_status check_limits(const gdn_model *m, gdn_err *err) {
-    const gdn_config *c = &m->config;
-    const bool full = c->n_full > 0 || m->has_mtp, linear = c->n_linear > 0;
+static gdn_status check_limits(const gdn_config *c, bool mtp, const char *dir, gdn_err *err) {
+    const bool full = c->n_full > 0 || mtp, linear = c->n_linear > 0;
     if (full && (c->head_dim % 8 != 0 || c->head_dim > 256))
         return gdn_fail(err, GDN_E_UNSUPPORTED,
-                        "%s: head_dim is %d; attention takes multiples of 8 up to 256", m->dir,
+                        "%s: head_dim is %d; attention takes multiples of 8 up to 256", dir,
                         c->head_dim);
     if (full && c->hq / c->hkv > 32)
         return gdn_fail(err, GDN_E_UNSUPPORTED,
-                        "%s: %d query heads share a key head; attention takes at most 32", m->dir,
+                        "%s: %d query heads share a key head; attention takes at most 32", dir,
                         c->hq / c->hkv);
     if (linear && (c->dk % 8 != 0 || c->dk > 256))
         return gdn_fail(err, GDN_E_UNSUPPORTED,
                         "%s: linear_key_head_dim is %d; the delta rule takes multiples of 8 up to "
-                        "256", m->dir, c->dk);
+                        "256", dir, c->dk);
     if (c->n_expert > 1024)
         return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: num_experts is %d; at most 1024 are routed",
-                        m->dir, c->n_expert);
+                        dir, c->n_expert);
     if (!c->attn_gate)
         return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: attn_output_gate is false; attention is "
-                        "computed with a gate", m->dir);
+                        "computed with a gate", dir);
     if (c->n_mtp > 1)
         return gdn_fail(err, GDN_E_UNSUPPORTED,
-                        "%s: mtp_num_hidden_layers is %d; a head of one layer is built in", m->dir,
+                        "%s: mtp_num_hidden_layers is %d; a head of one layer is built in", dir,
                         c->n_mtp);
     return GDN_OK;
+}
+
+gdn_status gdn_model_check(const char *dir, gdn_err *err) {
+    gdn_config c;
+    const gdn_status st = gdn_config_read(dir, &c, err);
+    return st != GDN_OK ? st : check_limits(&c, c.n_mtp > 0, dir, err);
 }
 
 gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model **out,
@@ -176,7 +181,7 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
     if (st == GDN_OK) st = gdn_genconfig_read(dir, &g, err);
     if (st == GDN_OK) st = gdn_weights_open(dir, &m->weights, err);
     if (st == GDN_OK) st = gdn_model_find_parts(m, err);
-    if (st == GDN_OK) st = check_limits(m, err);
+    if (st == GDN_OK) st = check_limits(&m->config, m->has_mtp, dir, err);
     if (st == GDN_OK) st = gdn_device_open(o.device, &d, &m->device, err);
     if (st == GDN_OK) st = check_ops(m->device, err);
     if (st == GDN_OK) st = gdn_model_bind(m, o.progress, o.progress_arg, err);
