@@ -11,6 +11,7 @@
 #include "cpu.h"
 
 typedef struct {
+    gdn_panel_pack_fn *pack;
     const gdn_weight_desc *desc;
     cpu_weight *w;
     int64_t first; /* panel of the slice */
@@ -38,7 +39,7 @@ static void pack(void *arg, int64_t begin, int64_t end, int thread) {
             const int64_t row = (int64_t)p * GDN_PANEL + r;
             rows[r] = row < w->base.n ? source_row(j->desc, e, row) : NULL;
         }
-        gdn_panel_pack((char *)w->panel + (uint64_t)i * w->panel_bytes, w->base.type, w->base.k,
+        j->pack((char *)w->panel + (uint64_t)i * w->panel_bytes, w->base.type, w->base.k,
                        rows);
     }
 }
@@ -126,7 +127,7 @@ gdn_status cpu_weight_create(gdn_device *dev, const gdn_weight_desc *d, gdn_weig
     if (d->type == GDN_F8 && (st = pack_scales(w, d, err)) != GDN_OK) goto done;
     const int64_t panels = (int64_t)d->n_expert * w->n_panel;
     const int64_t step = w->panel_bytes < SLICE ? SLICE / (int64_t)w->panel_bytes : 1;
-    pack_job job = {d, w, 0};
+    pack_job job = {cpu->kern.panel_pack, d, w, 0};
     given g = {0};
     for (; job.first < panels; job.first += step) {
         const int64_t n = panels - job.first < step ? panels - job.first : step;

@@ -33,6 +33,7 @@ static void reference(gdn_kern *k) {
         .logsumexp = gdn_logsumexp_ref,
         .top_k = gdn_top_k_ref,
         .linear = gdn_linear_ref,
+        .panel_pack = gdn_panel_pack_ref,
     };
 }
 
@@ -71,6 +72,7 @@ static void avx512(gdn_kern *k) {
     k->logsumexp = gdn_logsumexp_avx512;
     k->top_k = gdn_top_k_avx512;
     k->linear = gdn_linear_avx512;
+    k->panel_pack = gdn_panel_pack_avx512;
 }
 #endif
 

@@ -43,6 +43,7 @@ typedef struct {
     gdn_logsumexp_fn   *logsumexp;
     gdn_top_k_fn       *top_k;
     gdn_linear_fn      *linear;
+    gdn_panel_pack_fn  *panel_pack;
 } gdn_kern;
 
 unsigned gdn_isa_detect(void);

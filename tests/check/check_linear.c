@@ -48,7 +48,7 @@ static void pack(void *panel, const void *w, gdn_type type, int32_t n, int32_t k
             rows[r] = p * GDN_PANEL + r < n ? (const char *)w + (int64_t)(p * GDN_PANEL + r) * k *
                                                                     bytes_of(type)
                                             : NULL;
-        gdn_panel_pack((char *)panel + (uint64_t)p * bytes, type, k, rows);
+        gdn_panel_pack_ref((char *)panel + (uint64_t)p * bytes, type, k, rows);
     }
 }
 
@@ -141,7 +141,33 @@ static void product(check *c, shape s) {
     check_end(c);
 }
 
+/* Packing moves bytes: the variants must agree to the bit, whatever the alignment of the rows. */
+static void packing(check *c, gdn_type type, int32_t k, int32_t missing) {
+    if (!check_begin(c, (check_fn *)c->kern->panel_pack, "linear pack %d k%d, %d rows", (int)type, k,
+                     GDN_PANEL - missing))
+        return;
+    const size_t row_bytes = (size_t)k * (size_t)bytes_of(type) + 2;
+    const size_t bytes = (size_t)gdn_panel_bytes(type, k);
+    char *w = check_bytes(c, "rows", row_bytes * GDN_PANEL);
+    char *want = check_bytes(c, "panel ref", bytes), *room = check_bytes(c, "panel", bytes + 64);
+    char *got = room + (64 - (uintptr_t)room % 64) % 64; /* where the fast form applies */
+    const void *rows[GDN_PANEL];
+    for (size_t i = 0; i < row_bytes * GDN_PANEL; i++) w[i] = (char)(check_uniform() * 256);
+    for (int r = 0; r < GDN_PANEL; r++)
+        rows[r] = r % 7 == 3 && missing-- > 0 ? NULL : w + (size_t)r * row_bytes;
+    gdn_panel_pack_ref(want, type, k, rows);
+    c->kern->panel_pack(got, type, k, rows);
+    check_bits(c, "panel", want, got, bytes, 1);
+    check_end(c);
+}
+
 void check_linear(check *c) {
+    packing(c, GDN_BF16, 1024, 0);
+    packing(c, GDN_BF16, 32, 5);
+    packing(c, GDN_BF16, 33, 1);
+    packing(c, GDN_F32, 48, 2);
+    packing(c, GDN_F16, 32, 1);
+    packing(c, GDN_F8, 32, 1);
     static const gdn_type types[] = {GDN_BF16, GDN_F32, GDN_F16, GDN_F8};
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
         product(c, (shape){types[t], .m = 1, .n = 1, .k = 1});

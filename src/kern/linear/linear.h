@@ -47,12 +47,15 @@ uint64_t gdn_linear_scratch(void);
 /* Bytes of one packed panel of k inputs. */
 uint64_t gdn_panel_bytes(gdn_type type, int32_t k);
 
-/* Fill one panel from 64 rows of k elements each; NULL is a row of zeros. */
-void gdn_panel_pack(void *panel, gdn_type type, int32_t k, const void *const rows[GDN_PANEL]);
+/* Fill one panel from 64 rows of k elements each, of any alignment; NULL is a row of zeros. */
+typedef void gdn_panel_pack_fn(void *panel, gdn_type type, int32_t k,
+                               const void *const rows[GDN_PANEL]);
 /* Element (n, k) back as f32, without the fp8 scale. */
 float gdn_panel_get(const void *panels, gdn_type type, int32_t k, int32_t row, int32_t col);
 /* Row n as f32 [k]: what an embedding look-up reads. */
 void gdn_panel_row(const void *panels, gdn_type type, int32_t k, int32_t row, float *out);
+
+gdn_panel_pack_fn gdn_panel_pack_ref, gdn_panel_pack_avx512;
 
 gdn_linear_fn gdn_linear_ref, gdn_linear_avx2, gdn_linear_avx512, gdn_linear_avx512bf16;
 

@@ -47,7 +47,8 @@ enum { BLOCK_CELLS = 32 }; /* of 4 bytes: two lines of each row, fetched a block
         }                                                                                    \
     }
 
-void gdn_panel_pack(void *panel, gdn_type type, int32_t k, const void *const rows[GDN_PANEL]) {
+void gdn_panel_pack_ref(void *panel, gdn_type type, int32_t k,
+                        const void *const rows[GDN_PANEL]) {
     const int64_t n_cell = type == GDN_BF16 ? k / 2 : k;
     if (type == GDN_F32 || type == GDN_BF16) {
         TRANSPOSE(uint32_t)
