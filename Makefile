@@ -1,4 +1,4 @@
-# make            the program and the library, build/gdn
+# make            the program and the libraries: build/gdn, build/libgdn.a, build/libgdn.so
 # make test       everything a CPU-only machine can run (./do test installs what it needs first)
 # make check      every kernel variant against its reference; make bench-kernels times them
 # make unit san tsan fuzz           the parts of make test
@@ -13,6 +13,7 @@ WERROR  ?=
 ARCH    := $(shell uname -m)
 PKGS    := jansson libpcre2-8 libutf8proc
 VERSION := 0.1.0
+SONAME  := libgdn.so.$(firstword $(subst ., ,$(VERSION)))
 
 WARN := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wvla \
         -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
@@ -40,7 +41,7 @@ HELP_OBJ  := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(UNIT),$(wildcard tes
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(BUILD)/gdn
+all: $(BUILD)/gdn $(BUILD)/libgdn.so.$(VERSION)
 
 # The suffix of a kernel file decides its flags; no other file sees one.
 $(BUILD)/obj/%_avx2.o:       ISA := -mavx2 -mfma -mf16c
@@ -54,6 +55,13 @@ $(BUILD)/obj/%.o: %.c Makefile
 $(BUILD)/libgdn.a: $(LIB_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $(LIB_OBJ)
+
+# From the same objects.  Every name must be resolved, except a sanitizer's, which the program has.
+$(BUILD)/libgdn.so.$(VERSION): $(LIB_OBJ) src/gdn.map
+	$(CC) $(CFLAGS) $(SAN) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/gdn.map \
+	  $(if $(SAN),,-Wl,-z,defs) -o $@ $(LIB_OBJ) $(LDLIBS)
+	ln -sf $(@F) $(BUILD)/$(SONAME)
+	ln -sf $(SONAME) $(BUILD)/libgdn.so
 
 $(BUILD)/gdn: $(CLI_OBJ) $(BUILD)/libgdn.a
 	$(CC) $(CFLAGS) $(SAN) -o $@ $(CLI_OBJ) $(BUILD)/libgdn.a $(LDLIBS) $(shell pkg-config --libs libedit 2>/dev/null)

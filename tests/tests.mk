@@ -38,7 +38,8 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libgdn.a
 fuzz-bins: $(FUZZ_BIN)
 -include $(FUZZ:%.c=$(BUILD)/obj/%.d)
 
-# The demo model goes to PREFIX/share/gdn/models/jargon, where bin/gdn looks for it.
+# The demo model goes to PREFIX/share/gdn/models/jargon, where bin/gdn looks for it.  ldconfig makes
+# a new libgdn.so known to the loader; it needs root, and only the system's folders need it.
 INSTALL_BIN   = $(DESTDIR)$(PREFIX)/bin
 INSTALL_LIB   = $(DESTDIR)$(PREFIX)/lib
 INSTALL_INC   = $(DESTDIR)$(PREFIX)/include/gdn
@@ -48,17 +49,22 @@ HEADERS      := $(wildcard include/gdn/*.h)
 JARGON       := $(addprefix models/jargon/,README.md config.json generation_config.json tokenizer.json \
                   tokenizer_config.json chat_template.jinja model.safetensors)
 
-install: $(BUILD)/gdn $(BUILD)/libgdn.a $(BUILD)/gdn.pc
+install: $(BUILD)/gdn $(BUILD)/libgdn.a $(BUILD)/libgdn.so.$(VERSION) $(BUILD)/gdn.pc
 	install -d $(INSTALL_BIN) $(INSTALL_LIB)/pkgconfig $(INSTALL_INC) $(INSTALL_SHARE)/models/jargon $(INSTALL_DOC)
 	install -m 755 $(BUILD)/gdn $(INSTALL_BIN)/gdn
 	install -m 644 $(BUILD)/libgdn.a $(INSTALL_LIB)/libgdn.a
+	install -m 755 $(BUILD)/libgdn.so.$(VERSION) $(INSTALL_LIB)/libgdn.so.$(VERSION)
+	ln -sf libgdn.so.$(VERSION) $(INSTALL_LIB)/$(SONAME)
+	ln -sf $(SONAME) $(INSTALL_LIB)/libgdn.so
 	install -m 644 $(BUILD)/gdn.pc $(INSTALL_LIB)/pkgconfig/gdn.pc
 	install -m 644 $(HEADERS) $(INSTALL_INC)/
 	install -m 644 $(JARGON) $(INSTALL_SHARE)/models/jargon/
 	install -m 644 LICENSE $(wildcard README.md CHANGELOG.md) $(INSTALL_DOC)/
+	@[ -n "$(DESTDIR)" ] || PATH="$$PATH:/usr/sbin:/sbin" ldconfig 2>/dev/null || true
 
 uninstall:
 	rm -f $(INSTALL_BIN)/gdn $(INSTALL_LIB)/libgdn.a $(INSTALL_LIB)/pkgconfig/gdn.pc
+	rm -f $(INSTALL_LIB)/libgdn.so $(INSTALL_LIB)/$(SONAME) $(INSTALL_LIB)/libgdn.so.$(VERSION)
 	rm -rf $(INSTALL_INC) $(INSTALL_SHARE) $(INSTALL_DOC)
 
 # Written anew each time: PREFIX may have changed since.

@@ -1,4 +1,5 @@
-/* tools.h - work beside running a model: random models, logits to a file, perplexity, speed. */
+/* tools.h - work beside running a model: random models, logits to a file, perplexity, speed,
+ * recorded calls of the operator. */
 #ifndef GDN_TOOLS_H
 #define GDN_TOOLS_H
 
@@ -7,6 +8,7 @@
 #include <stdint.h>
 
 #include "gdn.h"
+#include "op.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -159,6 +161,52 @@ typedef struct {
  * GDN_E_INVALID  an option is out of range, or depth + n_prompt exceeds the context */
 GDN_API gdn_status gdn_bench_run(gdn_model *m, const gdn_bench_opts *o, gdn_bench_result *out,
                                  gdn_err *err);
+
+/* --- recorded calls of gdn_attention() -------------------------------------------- */
+
+enum { GDN_OP_CORE, GDN_OP_Z, GDN_OP_CONV_STATE, GDN_OP_SSM_STATE, GDN_OP_N_OUTPUT };
+
+/* What the files call an output: "core_attn_out", "z", "conv_state", "ssm_state"; else NULL. */
+GDN_API const char *gdn_op_output_name(int32_t i);
+
+/* Errors of what the call has to write, the larger of two runs; rel_l2 is relative to the rows
+ * written or to the whole pool.  NaN equals NaN; a number against NaN or infinity is an infinite
+ * error. */
+typedef struct {
+    double  max_abs, rel_l2;
+    double  bound;     /* of rel_l2; 0: bit for bit                                        */
+    int64_t n_differ;  /* elements that had to be exact, or to be kept, and are not        */
+    bool    pass;
+} gdn_op_vector_error;
+
+typedef struct {
+    char    form[64];  /* "bf16/f32 SD parts 2+1+0": types of rows and of states, layouts of
+                          conv_state and rows, numbers of prefills + decodes + drafts      */
+    gdn_op_vector_error out[GDN_OP_N_OUTPUT];
+    int64_t n_stray;   /* bytes changed that the call must not touch                       */
+    bool    pass;
+} gdn_op_vector_result;
+
+/* Run the call that a safetensors file records and compare its outputs.
+ *
+ *   device  as for gdn_device_open(), and opts; both may be NULL
+ *   out     written only on GDN_OK, which an error beyond its bound is too
+ *
+ * The file has the arguments by the names of vLLM's operator, scalars as strings in its metadata
+ * (with null_slot, conv_layout SD or DS, conv_width, conv_lines, dtype, ssm_dtype), outputs with
+ * what they hold before, and expect.NAME: what they hold afterwards, whole pools.
+ *
+ * Each call runs twice: all tensors dense, and both pools in pages with NaN between them and
+ * around all tensors.  Rows and slots that no sequence covers must keep their bytes.
+ *
+ * Bounds of the relative L2 error: z and conv_state exact; f32 rows 2e-6; bf16 rows core 1e-3 and
+ * f32 states 5e-5; f16 rows an eighth of that; states in 16 bits as core of the coarser type.
+ *
+ * GDN_E_FORMAT   not such a file: names what is missing or wrong
+ * GDN_E_INVALID  gdn_attention() refused the arguments */
+GDN_API gdn_status gdn_op_vector_run(const char *path, const char *device,
+                                     const gdn_device_opts *opts, gdn_op_vector_result *out,
+                                     gdn_err *err);
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,7 @@
 
 typedef int cli_command_fn(int argc, char **argv);
 cli_command_fn cli_run, cli_chat, cli_logits, cli_perplexity, cli_tokenize, cli_template,
-    cli_info, cli_random, cli_bench, cli_devices;
+    cli_info, cli_random, cli_bench, cli_devices, cli_op;
 
 /* --- messages ------------------------------------------------------------------ */
 
