@@ -4,8 +4,9 @@
 #define GDN_BASE_SWITCH_H
 
 /* X(NAME, what it does): the one list. */
-#define GDN_SWITCH_LIST(X) \
-    X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512 or avx512bf16")
+#define GDN_SWITCH_LIST(X)                                                                 \
+    X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512 or avx512bf16") \
+    X(BF16, "always: fast mathematics rounds small models too")
 
 typedef enum {
 #define X(name, text) GDN_SWITCH_##name,

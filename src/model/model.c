@@ -5,6 +5,7 @@
 
 #include "../backend/backend.h"
 #include "../base/log.h"
+#include "../base/switch.h"
 #include "model.h"
 
 const char *gdn_version(void) { return GDN_VERSION; }
@@ -155,6 +156,23 @@ static gdn_status check_limits(const gdn_config *c, bool mtp, const char *dir, g
     return GDN_OK;
 }
 
+/* Fast mathematics rounds to bf16 where that pays: not in a model whose matrices fit the caches,
+ * which would only lose accuracy. */
+static void choose_types(gdn_model *m) {
+    enum { SMALL = 8 << 20 };
+    uint64_t bytes = 0;
+    bool bf16 = true;
+    for (int32_t i = 0; i < m->n_owned; i++) {
+        bytes += gdn_weight_bytes(m->owned[i]);
+        bf16 &= gdn_weight_input_type(m->owned[i]) == GDN_BF16;
+    }
+    const char *always = gdn_switch_get(GDN_SWITCH_BF16);
+    const bool small = bytes < SMALL && !(always != NULL && strcmp(always, "always") == 0);
+    const bool fast = m->math == GDN_MATH_FAST && !small;
+    m->act = fast && bf16 ? GDN_BF16 : GDN_F32;
+    m->kv = fast ? GDN_BF16 : GDN_F32;
+}
+
 gdn_status gdn_model_check(const char *dir, gdn_err *err) {
     gdn_config c;
     const gdn_status st = gdn_config_read(dir, &c, err);
@@ -189,10 +207,7 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
         gdn_model_close(m);
         return st;
     }
-    m->act = o.math == GDN_MATH_FAST ? GDN_BF16 : GDN_F32;
-    for (int32_t i = 0; i < m->n_owned; i++)
-        if (gdn_weight_input_type(m->owned[i]) != GDN_BF16) m->act = GDN_F32;
-    m->kv = o.math == GDN_MATH_FAST ? GDN_BF16 : GDN_F32;
+    choose_types(m);
     fill_info(m, &g);
     gdn_log(GDN_LOG_INFO, "model arch=%s layers=%d weights=%s math=%s activations=%s", m->info.arch,
             m->info.n_layer, m->info.weight_type, o.math == GDN_MATH_FAST ? "fast" : "f32",

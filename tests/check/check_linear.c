@@ -152,7 +152,7 @@ static void packing(check *c, gdn_type type, int32_t k, int32_t missing) {
     char *want = check_bytes(c, "panel ref", bytes), *room = check_bytes(c, "panel", bytes + 64);
     char *got = room + (64 - (uintptr_t)room % 64) % 64; /* where the fast form applies */
     const void *rows[GDN_PANEL];
-    for (size_t i = 0; i < row_bytes * GDN_PANEL; i++) w[i] = (char)(check_uniform() * 256);
+    for (size_t i = 0; i < row_bytes * GDN_PANEL; i++) w[i] = (char)(unsigned char)(check_uniform() * 256);
     for (int r = 0; r < GDN_PANEL; r++)
         rows[r] = r % 7 == 3 && missing-- > 0 ? NULL : w + (size_t)r * row_bytes;
     gdn_panel_pack_ref(want, type, k, rows);
