@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "../base/half.h"
-#include "../base/log.h"
 #include "model.h"
 
 #define TRY(call)                                                                         \
