@@ -99,6 +99,24 @@ typedef struct {
 } gdn_model_info;
 GDN_API const gdn_model_info *gdn_model_get_info(const gdn_model *m);
 
+/* --- adapters ---------------------------------------------------------------- */
+
+/* A low-rank adapter (LoRA) of a model: small matrices that are added to products of the rows
+ * that ask for it.  Several may be open at once; sequences choose. */
+typedef struct gdn_adapter gdn_adapter;
+
+/* Open adapter_config.json and adapter_model.safetensors of a folder, as PEFT writes them.
+ *
+ *   scale  multiplies what the file says (lora_alpha / r, or / sqrt(r) for rslora); 1 as trained
+ *
+ * Not while an engine of the model evaluates.  GDN_E_FORMAT and GDN_E_UNSUPPORTED name the tensor
+ * or option; GDN_E_FULL: GDN_MAX_ADAPTER are open already. */
+enum { GDN_MAX_ADAPTER = 64 };
+GDN_API gdn_status gdn_adapter_open(gdn_model *m, const char *dir, float scale,
+                                    gdn_adapter **out, gdn_err *err);
+/* After every sequence that uses it is gone, and before the model. */
+GDN_API void gdn_adapter_close(gdn_adapter *a);
+
 /* --- engine ----------------------------------------------------------------- */
 
 typedef struct gdn_engine gdn_engine;
@@ -134,6 +152,8 @@ GDN_API void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out);
 GDN_API gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err);
 GDN_API void       gdn_seq_free(gdn_seq *s); /* its pages go back to the pool */
 GDN_API int32_t    gdn_seq_length(const gdn_seq *s);
+/* NULL: none.  GDN_E_INVALID: the sequence holds tokens already, or a is of another model. */
+GDN_API gdn_status gdn_seq_set_adapter(gdn_seq *s, const gdn_adapter *a, gdn_err *err);
 
 /* Tokens to add to one sequence, and the logits wanted from them.
  *

@@ -270,6 +270,14 @@ typedef struct {
  * num_accepted above the columns.  GDN_E_NOMEM: no scratch. */
 typedef enum { GDN_CONV_STATE_SD, GDN_CONV_STATE_DS } gdn_conv_state_layout;
 
+/* How the delta rule is computed.  RECURRENT is exact to f32 and has the invariance above.
+ * CHUNKED takes plain sequences 32 tokens at a time, faster on long prompts: matrix products
+ * between rows of a chunk, with operands rounded to bf16 when act is BF16, in f32 otherwise.  Its
+ * results depend on where a sequence is cut into calls, but still on nothing else in a call.
+ * Against float64 (relative L2 of a tensor): recurrent f32 2e-6, bf16 core 1e-3 and states 5e-5;
+ * chunked f32 1e-4, bf16 core 6e-3 and states 2e-3; f16 an eighth of bf16. */
+typedef enum { GDN_FORM_RECURRENT, GDN_FORM_CHUNKED } gdn_delta_form;
+
 typedef struct {
     gdn_tensor core;          /* [P, nv, dv] act                             out          */
     gdn_tensor z;             /* [P, nv, dv] act: z as it was projected      out          */
@@ -297,7 +305,123 @@ typedef struct {
     int32_t null_slot;                    /* -1: only negative slots are none             */
     bool    reorder_input;
     gdn_conv_state_layout conv_layout;
+    gdn_delta_form form;
 } gdn_attention_args;
+
+/* --- its two stages on their own ----------------------------------------------------
+ *
+ * Each call serves one group of sequences, with the meaning the arguments have above: a plain
+ * group when num_accepted_tokens is absent (state_indices [n_seq]), a speculative one when it is
+ * given (state_indices [n_seq, K]; has_initial_state must be absent).  Between the stages tokens
+ * lie in the group's own order, T = query_start_loc[n_seq] of them; tensors may be longer, and
+ * rows from T on keep their bytes.  The two stages one after the other give the bits of
+ * gdn_attention. */
+
+/* q | k | v of every token convolved; z, b and a laid out by head.  Rows of a sequence whose slot
+ * is none are zeros. */
+typedef struct {
+    gdn_tensor q, k;          /* [T.., nk, dk] act: convolved, not normalised    out          */
+    gdn_tensor v;             /* [T.., nv, dv] act                           out          */
+    gdn_tensor b, a;          /* [T.., nv] act: as they were projected       out          */
+    gdn_tensor z;             /* [P, nv, dv] act, rows by token_indx         out          */
+    gdn_tensor qkvz;          /* [P, nk (2 dk + 2 r dv)] act                              */
+    gdn_tensor ba;            /* [P, 2 nv] act                                            */
+    gdn_tensor conv_state;    /* [slots, L, C] act (SD) or [slots, C, L] (DS)   in/out    */
+    gdn_tensor conv_weights;  /* [C, W] act                                               */
+    gdn_tensor conv_bias;     /* [C] act; optional                                        */
+    gdn_tensor has_initial_state;   /* [n_seq] U8; optional                               */
+    gdn_tensor query_start_loc;     /* [n_seq + 1] I32                                    */
+    gdn_tensor token_indx;          /* [tokens] I32; optional                             */
+    gdn_tensor state_indices;       /* [n_seq] I32, or [n_seq, K]                         */
+    gdn_tensor num_accepted_tokens; /* [n_seq] I32; given: a speculative group            */
+    int32_t n_k_head, n_v_head, dk, dv, tp_size;
+    int64_t num_actual_tokens;
+    int32_t null_slot;
+    bool    reorder_input;
+    gdn_conv_state_layout conv_layout;
+} gdn_causal_conv1d_args;
+
+/* Gates and the delta rule.  Heads here are those of the shard, counted by the tensors. */
+typedef struct {
+    gdn_tensor core;          /* [P, nv, dv] act, rows by token_indx         out          */
+    gdn_tensor q, k;          /* [T.., nk, dk] act                                        */
+    gdn_tensor v;             /* [T.., nv, dv] act                                        */
+    gdn_tensor b, a;          /* [T.., nv] act                                            */
+    gdn_tensor A_log;         /* [nv] F32                                                 */
+    gdn_tensor dt_bias;       /* [nv] act                                                 */
+    gdn_tensor ssm_state;     /* [slots, nv, dv, dk] F32, BF16 or F16        in/out       */
+    gdn_tensor has_initial_state;   /* [n_seq] U8; optional                               */
+    gdn_tensor query_start_loc;     /* [n_seq + 1] I32                                    */
+    gdn_tensor token_indx;          /* [tokens] I32; optional                             */
+    gdn_tensor state_indices;       /* [n_seq] I32, or [n_seq, K]                         */
+    gdn_tensor num_accepted_tokens; /* [n_seq] I32; given: a speculative group            */
+    int64_t num_actual_tokens;
+    int32_t null_slot;
+    gdn_delta_form form;
+} gdn_delta_rule_args;
+
+/* --- gated RMSNorm and the layer -------------------------------------------------------
+ *
+ * y = rms(x) w gate(z)  or, with the norm behind the gate,  y = rms(x gate(z)) w
+ *
+ * over the last dimension, in f32, rounded once; rms(x) = x rsqrt(mean(x^2) + eps). */
+typedef enum { GDN_GATE_SILU, GDN_GATE_SIGMOID } gdn_gate;
+
+typedef struct {
+    gdn_tensor y;             /* [n_row, (n_head,) d] F32, BF16 or F16       out          */
+    gdn_tensor x, z;          /* the same shape, one type: F32, BF16 or F16               */
+    gdn_tensor w;             /* [d] F32, BF16 or F16, used as it is                      */
+    float      eps;
+    gdn_gate   gate;
+    bool       norm_after_gate;
+} gdn_rms_norm_gated_args;
+
+/* The whole layer, from hidden rows to hidden rows:
+ *
+ *     x ─► in_proj ─► qkvz, ba ─► gdn_attention ─► core, z ─► gated RMSNorm ─► out_proj ─► y
+ *
+ * core says how the operator in the middle is called; its core, z, qkvz and ba are left empty and
+ * live in `work`, where they have the type of conv_state.  Its num_actual_tokens is the rows that
+ * are computed; rows of y behind them keep their bytes, rows below that no sequence covers are
+ * computed from zeros.
+ *
+ * Input projections come fused or split: in_proj_qkvz, or in_proj_qkv and in_proj_z; in_proj_ba, or
+ * in_proj_b and in_proj_a.  Split ones give the parts of reorder_input and need it.  With
+ * tp_size > 1 y is this shard's part of the sum. */
+typedef struct {
+    gdn_tensor y;             /* [P, d_out] F32                              out          */
+    gdn_tensor x;             /* [P, d] the input type of the projections, or F32         */
+    const gdn_weight *in_proj_qkvz, *in_proj_qkv, *in_proj_z; /* [outputs, d]             */
+    const gdn_weight *in_proj_ba, *in_proj_b, *in_proj_a;
+    const gdn_weight *out_proj;     /* [d_out, nv dv]                                     */
+    gdn_tensor norm_w;        /* [dv] F32, BF16 or F16                                    */
+    float      eps;
+    gdn_gate   gate;
+    gdn_attention_args core;
+    gdn_buffer *work;         /* gdn_attention_layer_work_bytes() or more                           */
+} gdn_attention_layer_args;
+
+/* Scratch that gdn_attention_layer() needs for n_row rows of x; 0 when the sizes in a make no sense. */
+GDN_API uint64_t gdn_attention_layer_work_bytes(const gdn_attention_layer_args *a, int64_t n_row);
+
+/* --- low-rank adapters -------------------------------------------------------------------
+ *
+ * y[i] += scale B (A x[i]) with the adapter that row i names: what LoRA adds to a product.  Nothing
+ * is merged into the weight, so rows of one call may have different adapters. */
+typedef struct {
+    gdn_tensor a;             /* [rank, k] F32; buf NULL: leaves this matrix alone        */
+    gdn_tensor b;             /* [n, rank] F32                                            */
+    float      scale;
+} gdn_lora;
+
+typedef struct {
+    gdn_tensor y;             /* [n_row, n] F32                              in/out       */
+    gdn_tensor x;             /* [n_row, k] F32 or BF16                                   */
+    gdn_tensor adapter;       /* [n_row] I32: which of lora; negative: none               */
+    const gdn_lora *lora;     /* [n_lora]                                                 */
+    int32_t    n_lora;
+    gdn_tensor work;          /* [n_row, largest rank] F32                   scratch      */
+} gdn_lora_op_args;
 
 /* y = silu(g) u with x = [g | u]. */
 typedef struct {
@@ -343,6 +467,12 @@ GDN_API gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a,
 GDN_API gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err);
 GDN_API gdn_status gdn_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err);
+GDN_API gdn_status gdn_causal_conv1d(gdn_queue *q, const gdn_causal_conv1d_args *a, gdn_err *err);
+GDN_API gdn_status gdn_delta_rule(gdn_queue *q, const gdn_delta_rule_args *a, gdn_err *err);
+GDN_API gdn_status gdn_rms_norm_gated(gdn_queue *q, const gdn_rms_norm_gated_args *a,
+                                      gdn_err *err);
+GDN_API gdn_status gdn_attention_layer(gdn_queue *q, const gdn_attention_layer_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_lora(gdn_queue *q, const gdn_lora_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err);

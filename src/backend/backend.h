@@ -27,6 +27,10 @@
     X(attn, gdn_attn_args, REQUIRED)                    \
     X(gdn_core, gdn_core_args, REQUIRED)                \
     X(gdn_attention, gdn_attention_args, REQUIRED)      \
+    X(causal_conv1d, gdn_causal_conv1d_args, REQUIRED)  \
+    X(delta_rule, gdn_delta_rule_args, REQUIRED)        \
+    X(rms_norm_gated, gdn_rms_norm_gated_args, REQUIRED)\
+    X(lora, gdn_lora_op_args, REQUIRED)                 \
     X(swiglu, gdn_swiglu_op_args, REQUIRED)             \
     X(moe_route, gdn_moe_route_op_args, REQUIRED)       \
     X(moe_experts, gdn_moe_experts_args, REQUIRED)      \

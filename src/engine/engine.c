@@ -106,6 +106,7 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     uint64_t at = 0;
     in->ids = ints(b, &at, R, 0);
     in->pos = ints(b, &at, R, 3);
+    in->adapter = ints(b, &at, R, 0);
     in->hidden = ints(b, &at, R, 0);
     in->out = ints(b, &at, R, 0);
     in->seq_start = ints(b, &at, S + 1, 0);
@@ -219,6 +220,7 @@ gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err) {
     if (s == NULL) return gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
     s->e = e;
     s->index = index;
+    s->adapter = -1;
     e->seq[index] = s;
     s->page = calloc((size_t)e->max_block + 1, sizeof *s->page);
     s->slot = calloc((size_t)e->m->n_group + 1, sizeof *s->slot);
@@ -231,6 +233,15 @@ gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err) {
     if (st == GDN_OK) *out = s;
     else gdn_seq_free(s);
     return st;
+}
+
+gdn_status gdn_seq_set_adapter(gdn_seq *s, const gdn_adapter *a, gdn_err *err) {
+    if (s->length > 0)
+        return gdn_fail(err, GDN_E_INVALID, "sequence: an adapter after %d tokens", s->length);
+    if (a != NULL && a->m != s->e->m)
+        return gdn_fail(err, GDN_E_INVALID, "sequence: the adapter is of another model");
+    s->adapter = a != NULL ? a->index : -1;
+    return GDN_OK;
 }
 
 int32_t gdn_seq_length(const gdn_seq *s) { return s->length; }

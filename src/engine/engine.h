@@ -15,6 +15,7 @@ struct gdn_seq {
     int32_t *page;      /* [max_block] of the attention group                      */
     int32_t  n_page;
     int32_t *slot;      /* [n_group] state pages                                   */
+    int32_t  adapter;   /* index of its adapter, -1 none                           */
     int32_t  kept;      /* which of its two places holds the last hidden row       */
     bool     broken;    /* a device failed in the middle                           */
 };
@@ -31,7 +32,7 @@ enum { GDN_MAX_LOGIT = 64 };
 
 /* What the host writes for a step, at fixed places of one buffer. */
 typedef struct {
-    gdn_tensor ids, pos, seq_start, n_past, page, has_state;
+    gdn_tensor ids, pos, seq_start, n_past, page, has_state, adapter;
     gdn_tensor slot[GDN_MAX_GROUP]; /* of each group of GDN layers               */
     gdn_tensor out;                 /* rows that go through the head             */
     gdn_tensor hidden;              /* MTP: the hidden row of each pair          */

@@ -104,6 +104,7 @@ static void set_sequence(gdn_engine *e, int32_t i, const gdn_seq *s, int32_t beg
     stage(e, e->in.seq_start)[i + 1] = begin + n;
     stage(e, e->in.n_past)[i] = n_past;
     stage(e, e->in.has_state)[i] = s->length > 0;
+    for (int32_t k = 0; k < n; k++) stage(e, e->in.adapter)[begin + k] = s->adapter;
     if (s->n_page > 0)
         memcpy(stage(e, e->in.page) + (int64_t)i * e->in.page.shape[1], s->page,
                (size_t)s->n_page * sizeof *s->page);
@@ -114,8 +115,11 @@ static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tenso
     const gdn_step_input *in = &e->in;
     for (int32_t g = 0; g < e->m->n_group; g++)
         slot[g] = gdn_tensor_slice(in->slot[g], 0, 0, n_seq);
+    bool adapted = false;
+    for (int32_t i = 0; i < n_row; i++) adapted = adapted || stage(e, in->adapter)[i] >= 0;
     return (gdn_rows){
         .ids = gdn_tensor_slice(in->ids, 0, 0, n_row),
+        .adapter = adapted ? gdn_tensor_slice(in->adapter, 0, 0, n_row) : (gdn_tensor){0},
         .pos = gdn_tensor_slice(in->pos, 0, 0, n_row),
         .has_state = gdn_tensor_slice(in->has_state, 0, 0, n_seq),
         .slot = slot,

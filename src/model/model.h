@@ -50,6 +50,13 @@ typedef struct {
     gdn_layer layer;
 } gdn_mtp;
 
+/* An open adapter; lora.c knows what is in it. */
+struct gdn_adapter {
+    gdn_model *m;
+    int32_t index; /* in m->adapter, the number that rows carry */
+    struct gdn_lora_set *set;
+};
+
 struct gdn_model {
     gdn_config  config;
     char prefix[40], mtp_prefix[48]; /* of tensor names: "model.language_model.", "mtp."    */
@@ -78,6 +85,8 @@ struct gdn_model {
     gdn_weight **owned;   /* every packed weight                                          */
     int32_t     n_owned, cap_owned;
     gdn_buffer *embed_buf;
+
+    gdn_adapter *adapter[GDN_MAX_ADAPTER]; /* NULL where free */
 };
 
 /* Which name prefixes the tensors of m->weights have and whether there is an MTP head (bind.c). */
@@ -101,6 +110,8 @@ typedef struct {
     gdn_tensor ids;        /* [n_row] i32 */
     gdn_tensor pos;        /* [n_row, 3] i32 */
     gdn_tensor has_state;  /* [n_seq] i32 */
+    gdn_tensor adapter;    /* [n_row] i32: index of each row's adapter, -1 none; buf NULL when
+                              no row of the step has one */
     gdn_tensor *slot;      /* [n_group] of [n_seq] i32: state page of each sequence */
     gdn_kv_layout kv;
 } gdn_rows;

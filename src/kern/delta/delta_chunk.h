@@ -1,0 +1,46 @@
+/* delta_chunk.h - gated delta rule in chunks: contract shared by every variant.
+ *
+ * The equations of delta.h for CHUNK tokens at a time.  With G_i the sum of g within the chunk up
+ * to and including token i, and S0 the state before it (rows of S are value channels):
+ *
+ *     A_ij = beta_i exp(G_i - G_j) (k_i . k_j)  for j < i,  1 on the diagonal;   T = A^-1
+ *     U  = T (diag(beta) V - diag(beta exp(G)) K S0^T)
+ *     O  = diag(exp(G)) Q S0^T + tril(Q K^T exp(G_i - G_j)) U
+ *     S1 = exp(G_last) S0 + sum_i exp(G_last - G_i) u_i k_i^T
+ *
+ * exp is taken of differences with i >= j only, which are never positive; a short chunk's last
+ * is its last token.  With bf16, operands of the products between rows (and S0 as an operand)
+ * are rounded to bf16; state, gates, the solve and sums stay f32.
+ *
+ * Rows of S are independent: a row's result depends on nothing but that row and the tokens, not
+ * on v0 and v1.  It does depend on where a call begins, because chunks are counted from there. */
+#ifndef GDN_KERN_DELTA_CHUNK_H
+#define GDN_KERN_DELTA_CHUNK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GDN_DELTA_CHUNK = 32 };
+
+/* n_tok tokens of one value head, rows v0 <= j < v1.  Strides in elements. */
+typedef struct {
+    float       *S;     /* [dv][dk]              in/out: state, dk innermost            */
+    float       *o;     /* [n_tok] x o_stride, row of dv                out             */
+    const float *q;     /* [n_tok] x q_stride, row of dk    normalised, times dk^-0.5   */
+    const float *k;     /* [n_tok] x k_stride, row of dk    normalised                  */
+    const float *v;     /* [n_tok] x v_stride, row of dv                                */
+    const float *g;     /* [n_tok] x gate_stride   log decay, <= 0, may be -inf or -1e4 */
+    const float *beta;  /* [n_tok] x gate_stride   write strength, 0..1                 */
+    void        *work;  /* gdn_delta_chunk_work() bytes, 64-aligned     scratch         */
+    int64_t o_stride, q_stride, k_stride, v_stride, gate_stride;
+    int32_t n_tok;
+    int32_t dk, dv;     /* dk: a multiple of 8 up to 256; dv: any                       */
+    int32_t v0, v1;
+    bool    bf16;
+} gdn_delta_chunk_args;
+typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
+
+/* Bytes of scratch for a call over rows v0 .. v1 - 1 of any head size up to dk. */
+uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows);
+
+#endif
