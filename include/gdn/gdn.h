@@ -1,12 +1,14 @@
 /* gdn.h - models, the engine, sequences and sampling.
  *
  *     gdn_model    a checkpoint bound to a device        any number of engines use it
- *     gdn_engine   the cache's pages and one step's workspace
- *     gdn_seq      one sequence of tokens in an engine
+ *     gdn_engine   the cache's pages, one step's workspace, and requests in turn
+ *     gdn_request  a prompt and its answer
+ *     gdn_seq      one sequence of tokens in an engine, for callers who want logits
  *     gdn_sampler  chooses the next token of one sequence
  *
  * A model is read only after it was opened and may be shared by threads; an engine with its
- * sequences belongs to one thread at a time.  Close things in the reverse order. */
+ * requests and sequences belongs to one thread at a time (only gdn_request_cancel() may be called
+ * by any).  Close things in the reverse order. */
 #ifndef GDN_H
 #define GDN_H
 
@@ -122,14 +124,22 @@ GDN_API void gdn_adapter_close(gdn_adapter *a);
 typedef struct gdn_engine gdn_engine;
 typedef struct gdn_seq    gdn_seq;
 
+#define GDN_CACHE_AUTO UINT64_MAX
+
 typedef struct {
     int32_t n_ctx;      /* tokens the pool must hold over all sequences; 0: the model's
                            context or what memory allows, whichever is less.  More than the
                            model was made for is logged, not refused                      */
-    int32_t n_seq;      /* sequences at a time                                            */
+    int32_t n_seq;      /* sequences at a time: further requests wait                     */
     int32_t n_row;      /* rows of one step: a longer prompt is read in pieces            */
     int32_t block_size; /* tokens of a cache page; 0: the rule's choice                   */
     bool    mtp;        /* run the MTP head beside the model (when there is one)          */
+    int32_t n_draft;    /* tokens to draft ahead at most, 0 to 4: by the MTP head, or from the
+                           text itself where the model has none.  Changes no result       */
+    uint64_t cache_bytes; /* for snapshots, on top of n_ctx tokens; 0: none are kept.
+                           GDN_CACHE_AUTO: a few for each sequence, in the pool's own unused
+                           pages as well                                                  */
+    int32_t save_every; /* snapshots at multiples of this many tokens; 0: 2048            */
 } gdn_engine_opts;
 GDN_API void gdn_engine_opts_defaults(gdn_engine_opts *o);
 
@@ -145,6 +155,12 @@ typedef struct {
     uint64_t n_page, n_page_used;
     uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions
                                       (of the device: other engines' count too)            */
+    int32_t  n_running, n_waiting; /* requests                                             */
+    uint64_t prompt_tokens, cached_tokens; /* of prompts: all, and those not evaluated      */
+    uint64_t n_snapshot, snapshot_bytes, snapshot_most; /* now, and the budget              */
+    uint64_t lookups, hits, saved, evicted, preempted;
+    uint64_t drafted, accepted;    /* tokens                                               */
+    double   model_us, total_us;   /* of gdn_engine_step(): in the model, and all          */
 } gdn_engine_stats;
 GDN_API void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out);
 
@@ -216,44 +232,100 @@ GDN_API void       gdn_sampler_free(gdn_sampler *s);
 GDN_API gdn_status gdn_sampler_next(gdn_sampler *s, const float *logits, int32_t *id,
                                     gdn_err *err);
 
-/* --- a whole answer ---------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------------
+ *
+ * The engine reads prompts and writes answers of many requests at once: every step takes the next
+ * token of each answer and, with the rows left, pieces of prompts.  What shares a step changes
+ * no result: a request with temperature 0, or a seed, gives the same tokens alone, in any
+ * company, and from a snapshot, with drafts or without.
+ *
+ *     gdn_request_submit(engine, &opts, &req, &err);
+ *     while (gdn_engine_busy(engine) && gdn_engine_step(engine, &err) == GDN_OK) {}
+ *     gdn_request_get_result(req, &result);
+ *     gdn_request_free(req); */
 
-typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING,
-               GDN_FINISH_CANCELLED, GDN_FINISH_FULL } gdn_finish;
+typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING, GDN_FINISH_CANCELLED,
+               GDN_FINISH_FULL, /* the pool has no room for it                             */
+               GDN_FINISH_ERROR } gdn_finish;
 
 /* One generated token: its id and the characters that became complete with it (perhaps none;
  * text that might be the beginning of a stop string is held back).  A last call with id -1 gives
- * out what was still held back when the context became full.  Return false to stop. */
+ * out what was still held back when the pool became full.  Return false to stop. */
 typedef bool gdn_token_fn(void *arg, int32_t id, const char *text, size_t n);
 
 typedef struct {
-    gdn_engine *engine;
-    gdn_seq    *seq;            /* may already hold tokens                                */
     const int32_t *prompt;      /* [n_prompt], at least one                               */
     int32_t  n_prompt;
-    int32_t  max_new;           /* tokens to generate at most; 0: until the context is full */
+    int32_t  max_new;           /* tokens to generate at most; 0: until the pool is full  */
     gdn_sampling sampling;
+    const gdn_adapter *adapter; /* NULL: none                                             */
     const gdn_tokenizer *tokenizer; /* for text and stop strings; may be NULL             */
     const int32_t *stop;        /* ids that end the answer (reported, not shown)          */
     int32_t  n_stop;
     const char *const *stop_text; /* strings that end the answer and are not shown        */
     int32_t  n_stop_text;
     bool     show_special;
+    const int32_t *save;        /* [n_save] ascending lengths of prefixes that later prompts are
+                                   likely to share, say the ends of messages              */
+    int32_t  n_save;
     gdn_token_fn    *on_token;  /* may be NULL                                            */
     gdn_progress_fn *on_prompt; /* progress of reading the prompt, in tokens; may be NULL */
     void    *arg;
-    const volatile bool *cancel;/* may be NULL                                            */
-} gdn_generate_opts;
+} gdn_request_opts;
+GDN_API void gdn_request_opts_defaults(gdn_request_opts *o);
+
+typedef struct gdn_request gdn_request;
 
 typedef struct {
-    int32_t    n_prompt, n_new; /* n_new counts the stop token                            */
-    gdn_finish finish;
-    double     prompt_us, new_us;
-} gdn_generate_result;
+    bool       done;
+    gdn_finish finish;              /* when done                                          */
+    gdn_status status;              /* GDN_FINISH_ERROR: why                              */
+    int32_t    n_prompt, n_new;     /* n_new counts the stop token                        */
+    int32_t    n_cached;            /* prompt tokens that came from a snapshot            */
+    int32_t    n_computed;          /* prompt tokens evaluated, after preemption again    */
+    int32_t    n_drafted, n_accepted;
+    double     wait_us, prompt_us, new_us;
+} gdn_request_result;
 
-/* Read the prompt and generate.  Every generated token but the last is added to seq. */
-GDN_API gdn_status gdn_generate(const gdn_generate_opts *o, gdn_generate_result *out,
+/* Everything but the tokenizer and the adapter is copied.  The request waits its turn.
+ * GDN_E_INVALID: an option is out of range.  GDN_E_FULL: the prompt can never fit the pool. */
+GDN_API gdn_status gdn_request_submit(gdn_engine *e, const gdn_request_opts *o, gdn_request **out,
+                                      gdn_err *err);
+/* From any thread: the request ends at the next step, or inside one that reads a prompt. */
+GDN_API void gdn_request_cancel(gdn_request *r);
+GDN_API void gdn_request_get_result(const gdn_request *r, gdn_request_result *out);
+/* The generated tokens so far: [n_new], valid until the next step. */
+GDN_API const int32_t *gdn_request_tokens(const gdn_request *r);
+/* Why a request ended with GDN_FINISH_ERROR. */
+GDN_API const char *gdn_request_error(const gdn_request *r);
+/* Wherever it is; what it held goes back.  Not from one of its own callbacks. */
+GDN_API void gdn_request_free(gdn_request *r);
+
+/* Is there a request that is not done? */
+GDN_API bool gdn_engine_busy(const gdn_engine *e);
+/* One step for all requests, with their callbacks.  A request's own failure ends that request.
+ * GDN_E_DEVICE: the running requests were lost and ended; the engine goes on. */
+GDN_API gdn_status gdn_engine_step(gdn_engine *e, gdn_err *err);
+
+/* --- a whole answer ---------------------------------------------------------- */
+
+/* Submit one request and step until it is done.  cancel may be NULL; looked at between steps. */
+GDN_API gdn_status gdn_generate(gdn_engine *e, const gdn_request_opts *o,
+                                const volatile bool *cancel, gdn_request_result *out,
                                 gdn_err *err);
+
+/* --- saved sessions ------------------------------------------------------------ */
+
+/* Save the snapshots along these tokens, and a note of the caller's, to a file that replaces
+ * the old one at once.  GDN_E_IO names the file. */
+GDN_API gdn_status gdn_session_save(gdn_engine *e, const gdn_adapter *a, const int32_t *tokens,
+                                    int32_t n, const void *note, size_t n_note, const char *path,
+                                    gdn_err *err);
+/* Bring them back: prompts that begin with their tokens reuse them.  *note is malloc'ed.
+ * GDN_E_IO: no such file, or unreadable.  GDN_E_FORMAT: damaged.  GDN_E_UNSUPPORTED: of another
+ * model, adapter, precision or version.  None of these changes the engine. */
+GDN_API gdn_status gdn_session_load(gdn_engine *e, const gdn_adapter *a, const char *path,
+                                    void **note, size_t *n_note, gdn_err *err);
 
 #ifdef __cplusplus
 }

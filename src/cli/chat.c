@@ -1,8 +1,7 @@
 /* chat.c - gdn chat: a conversation.
  *
- * The conversation's tokens live in one sequence.  Each turn renders the whole conversation
- * anew; when the sequence's tokens are its beginning, only the tail is read, else (a template
- * that drops old reasoning, /reset, an interrupted reply) a fresh sequence reads everything. */
+ * Each turn renders the whole conversation anew, and the engine reads what no saved position
+ * covers: the new message, and with a template that drops old reasoning the last reply. */
 #include "cli.h"
 
 #include <errno.h>
@@ -30,20 +29,18 @@ typedef struct {
     const options *o;
     cli_model    m;
     gdn_engine  *engine;
-    gdn_seq     *seq;
     gdn_sampling sampling;
     cli_think    think;
     cli_message *msg; /* [n_msg], texts are malloc'ed; a system message comes first */
     int          n_msg, msg_cap;
-    int32_t     *held; /* [n_held] the tokens in seq, then the reply's last one */
+    int32_t     *held; /* [n_held] the last turn's prompt and reply, for the session */
     int32_t      n_held, held_cap;
     char        *reply; /* text of the reply under way */
     size_t       n_reply;
     FILE        *text;
     bool         nomem;
     cli_bar      bar;
-    gdn_generate_result last;
-    int32_t      n_reused; /* tokens of the last turn that were not read again */
+    gdn_request_result last;
     EditLine    *edit;     /* NULL: lines are piped in */
     History     *history;
 } chat;
@@ -149,23 +146,6 @@ static int hold(chat *c, const int32_t *ids, int32_t n) {
     return 0;
 }
 
-static int fresh_sequence(chat *c) {
-    gdn_err err = { 0 };
-    gdn_seq_free(c->seq);
-    c->seq = NULL;
-    c->n_held = 0;
-    return gdn_seq_create(c->engine, &c->seq, &err) == GDN_OK ? 0 : cli_fail(&err);
-}
-
-/* How many of ids the sequence holds already; -1 when they differ or nothing is left. */
-static int32_t reusable(const chat *c, const int32_t *ids, int32_t n) {
-    if (c->seq == NULL) return -1;
-    const int32_t have = gdn_seq_length(c->seq);
-    if (have > c->n_held || have >= n) return -1;
-    if (have == 0) return 0;
-    return memcmp(c->held, ids, (size_t)have * sizeof *ids) == 0 ? have : -1;
-}
-
 static void on_prompt(void *arg, uint64_t done, uint64_t total) {
     cli_bar_step(&((chat *)arg)->bar, done, total);
 }
@@ -185,18 +165,26 @@ static bool on_token(void *arg, int32_t id, const char *text, size_t n) {
 static int generate(chat *c, const int32_t *ids, int32_t n) {
     gdn_err err = { 0 };
     int32_t stop[CLI_STOP_MAX];
-    const gdn_generate_opts g = {
-        .engine = c->engine, .seq = c->seq, .prompt = ids, .n_prompt = n, .max_new = c->o->n,
-        .sampling = c->sampling, .tokenizer = c->m.tok, .stop = stop,
-        .n_stop = cli_stop_ids(&c->m, stop), .on_token = on_token, .on_prompt = on_prompt,
-        .arg = c, .cancel = &cancel,
-    };
-    if (hold(c, ids, n) != 0) return cli_error("out of memory");
-    c->text = open_memstream(&c->reply, &c->n_reply);
-    if (c->text == NULL) return cli_error("out of memory");
+    gdn_request_opts g;
+    int rc = cli_request(&c->m, ids, n, stop, &g);
+    if (rc != 0) return rc;
+    g.max_new = c->o->n;
+    g.sampling = c->sampling;
+    g.on_token = on_token;
+    g.on_prompt = on_prompt;
+    g.arg = c;
+    c->n_held = 0;
+    if (hold(c, ids, n) != 0) rc = cli_error("out of memory");
+    if (rc == 0 && (c->text = open_memstream(&c->reply, &c->n_reply)) == NULL)
+        rc = cli_error("out of memory");
+    if (rc != 0) {
+        free((void *)(uintptr_t)g.save);
+        return rc;
+    }
     cancel = false;
     cli_bar_begin(&c->bar, "prompt", "tok", c->o->common.quiet);
-    const gdn_status st = gdn_generate(&g, &c->last, &err);
+    const gdn_status st = gdn_generate(c->engine, &g, &cancel, &c->last, &err);
+    free((void *)(uintptr_t)g.save);
     cli_bar_end(&c->bar);
     if (fclose(c->text) != 0) c->nomem = true;
     c->text = NULL;
@@ -204,6 +192,40 @@ static int generate(chat *c, const int32_t *ids, int32_t n) {
     fflush(stdout);
     if (st != GDN_OK) return cli_fail(&err);
     return c->nomem ? cli_error("out of memory") : 0;
+}
+
+static int save_session(chat *c) {
+    char *note = NULL;
+    size_t n = 0;
+    if (c->o->common.session == NULL) return 0;
+    int rc = cli_messages_write(c->msg, c->n_msg, &note, &n);
+    if (rc == 0)
+        rc = cli_session_save(&c->m, &c->o->common, c->engine, c->held, c->n_held, note, n);
+    free(note);
+    return rc;
+}
+
+/* The conversation goes on where the file left it. */
+static int load_session(chat *c) {
+    void *note;
+    size_t n;
+    int rc = cli_session_load(&c->m, &c->o->common, c->engine, &note, &n);
+    cli_message *list = NULL;
+    int n_list = 0;
+    if (rc == 0 && n > 0) rc = cli_messages_read(note, n, &list, &n_list);
+    if (rc == 0 && n_list > 0) drop_messages(c, 0);
+    for (int i = 0; i < n_list; i++) {
+        if (rc == 0)
+            rc = add_message(c, list[i].role, list[i].text, list[i].n, list[i].reasoning,
+                             list[i].n_reasoning);
+        free((char *)(uintptr_t)list[i].text);
+        free((char *)(uintptr_t)list[i].reasoning);
+    }
+    if (rc == 0 && n_list > 0 && !c->o->common.quiet)
+        fprintf(stderr, "Going on after %d messages of %s.\n", n_list, c->o->common.session);
+    free(list);
+    free(note);
+    return rc;
 }
 
 /* Answer the last message; on failure it is taken back. */
@@ -218,24 +240,14 @@ static int turn(chat *c) {
                            "/reset begins anew", n, s.n_ctx);
     }
     if (rc == 0) {
-        int32_t have = reusable(c, ids, n);
-        if (have < 0) {
-            have = 0;
-            rc = fresh_sequence(c);
-        }
-        c->n_reused = have;
-        c->n_held = have;
-        if (rc == 0) rc = generate(c, ids + have, n - have);
+        rc = generate(c, ids, n);
         c->sampling.seed++; /* the next turn draws other numbers, repeatably */
         const bool silent = rc == 0 && c->last.n_new == 0;
         if (silent) drop_messages(c, c->n_msg - 1); /* stopped while reading */
         else if (rc == 0) rc = add_reply(c, begins_thinking(c, ids, n));
         free(c->reply);
         c->reply = NULL;
-        if (rc != 0) { /* what the sequence holds is not certain */
-            gdn_seq_free(c->seq);
-            c->seq = NULL;
-        }
+        if (rc == 0 && !silent) rc = save_session(c);
     }
     free(ids);
     if (rc != 0) drop_messages(c, c->n_msg - 1);
@@ -251,14 +263,23 @@ static int turn(chat *c) {
 static void stats(const chat *c) {
     gdn_engine_stats s;
     char a[32], b[32];
-    const gdn_generate_result *g = &c->last;
     gdn_engine_get_stats(c->engine, &s);
-    fprintf(stderr, "last turn: read %d tokens (%d reused), %.1f/s; wrote %d, %.1f/s\n",
-            g->n_prompt, c->n_reused, g->prompt_us > 0 ? 1e6 * g->n_prompt / g->prompt_us : 0,
-            g->n_new, g->n_new > 1 && g->new_us > 0 ? 1e6 * (g->n_new - 1) / g->new_us : 0);
-    fprintf(stderr, "context: %d of %d tokens, cache %s, workspace %s\n",
-            c->seq != NULL ? gdn_seq_length(c->seq) : 0, s.n_ctx, cli_bytes(s.pool_bytes, a),
-            cli_bytes(s.workspace_bytes, b));
+    fprintf(stderr, "last turn: ");
+    cli_tell_speed(&c->last);
+    fprintf(stderr, "context: %d of %d tokens, pool %s, workspace %s\n", c->n_held, s.n_ctx,
+            cli_bytes(s.pool_bytes, a), cli_bytes(s.workspace_bytes, b));
+    fprintf(stderr, "saved positions: %llu, %s of %s\n", (unsigned long long)s.n_snapshot,
+            cli_bytes(s.snapshot_bytes, a), cli_bytes(s.snapshot_most, b));
+}
+
+static void tell_adapter(const chat *c) {
+    if (c->m.n_adapter == 0 || c->o->common.quiet) return;
+    if (c->m.active < 0) fprintf(stderr, "No adapter is in use.\n");
+    else fprintf(stderr, "The adapter %s is in use.\n", c->m.adapter[c->m.active].name);
+}
+
+static void change_adapter(chat *c, const char *name) {
+    if (*name == '\0' || cli_adapter_choose(&c->m, name) == 0) tell_adapter(c);
 }
 
 static bool is_command(const char *line, const char *word, const char **rest) {
@@ -285,11 +306,14 @@ static bool command(chat *c, const char *line, bool *end) {
                (strcmp(rest, "on") == 0 || strcmp(rest, "off") == 0)) {
         c->think = strcmp(rest, "on") == 0 ? CLI_THINK_ON : CLI_THINK_OFF;
         fprintf(stderr, "Thinking is %s.\n", rest);
+    } else if (is_command(line, "/adapter", &rest)) {
+        change_adapter(c, rest);
     } else if (is_command(line, "/stats", &rest)) {
         stats(c);
     } else if (is_command(line, "/help", &rest)) {
         fprintf(stderr, "/system TEXT   begin anew with a system message\n"
                         "/think on|off  let the model think before it answers\n"
+                        "/adapter NAME  go on with an adapter of --lora, or none\n"
                         "/reset         begin anew\n"
                         "/stats         speed and memory\n"
                         "/exit          end; so does Ctrl-D\n"
@@ -427,7 +451,7 @@ static int loop(chat *c) {
 static int converse(chat *c) {
     gdn_err err = { 0 };
     int rc = cli_open(&c->m, &c->o->common, CLI_WEIGHTS | CLI_TOKENIZER | CLI_TEMPLATE);
-    if (rc == 0) rc = cli_engine(&c->m, &c->o->common, 0, &c->engine);
+    if (rc == 0) rc = cli_engine(&c->m, &c->o->common, 0, GDN_CACHE_AUTO, &c->engine);
     if (rc != 0) return rc;
     cli_sampling_resolve(&c->o->sampling, &c->m.info->hints, &c->sampling);
     gdn_sampler *probe = NULL; /* say what is wrong with the options now */
@@ -436,17 +460,19 @@ static int converse(chat *c) {
         return cli_fail(&err);
     gdn_sampler_free(probe);
     rc = set_system(c, c->o->system);
+    if (rc == 0) rc = load_session(c);
     if (rc == 0 && isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1) rc = edit_begin(c);
     if (rc != 0) return rc;
     struct sigaction sa = { .sa_handler = on_sigint }; /* without SA_RESTART: reads return */
     if (c->edit != NULL) sigaction(SIGINT, &sa, NULL);
+    tell_adapter(c);
     rc = loop(c);
     if (c->edit != NULL) putchar('\n');
     return rc;
 }
 
 int cli_chat(int argc, char **argv) {
-    options o = { .n = 0 };
+    options o = { .common.draft = -1 };
     const opt table[] = {
         { OPT_HEAD, 0, "conversation", NULL, NULL, NULL, 0, 0, NULL },
         { OPT_STR, 0, "system", &o.system, "TEXT", "a system message", 0, 0, NULL },
@@ -455,6 +481,8 @@ int cli_chat(int argc, char **argv) {
         { OPT_I32, 'n', "max-tokens", &o.n, "N", "tokens of a reply at most", 0, INT32_MAX, NULL },
         CLI_SAMPLING_OPTIONS(&o.sampling),
         CLI_COMMON_OPTIONS(&o.common),
+        CLI_LORA_OPTIONS(&o.common),
+        CLI_CACHE_OPTIONS(&o.common),
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
     int rc = opt_parse(&about, table, argc, argv, NULL);
@@ -468,7 +496,6 @@ int cli_chat(int argc, char **argv) {
     drop_messages(&c, 0);
     free(c.msg);
     free(c.held);
-    gdn_seq_free(c.seq);
     gdn_engine_free(c.engine);
     cli_close(&c.m);
     return cli_end(rc);

@@ -15,7 +15,7 @@
 
 typedef int cli_command_fn(int argc, char **argv);
 cli_command_fn cli_run, cli_chat, cli_logits, cli_perplexity, cli_tokenize, cli_template,
-    cli_info, cli_random, cli_bench, cli_devices, cli_op;
+    cli_info, cli_random, cli_bench, cli_devices, cli_op, cli_plan;
 
 /* --- messages ------------------------------------------------------------------ */
 
@@ -52,6 +52,10 @@ typedef struct {
     const char *model, *device, *math;
     int32_t threads, ctx, chunk, block_size;
     bool    pin, quiet, verbose;
+    opt_list    lora;    /* NAME=DIR[:SCALE] */
+    const char *adapter; /* which of them, by name */
+    int32_t     draft;   /* -1: as the model allows */
+    const char *cache, *session;
 } cli_common;
 
 #define CLI_MODEL_OPTION(c) \
@@ -70,12 +74,28 @@ typedef struct {
     { OPT_TRUE, 'q', "quiet", &(c)->quiet, NULL, "nothing on stderr but errors", 0, 0, NULL }, \
     { OPT_TRUE, 'v', "verbose", &(c)->verbose, NULL, "log lines on stderr", 0, 0, NULL }
 
+#define CLI_LORA_OPTIONS(c)                                                                 \
+    { OPT_LIST, 0, "lora", &(c)->lora, "NAME=DIR[:S]", "open an adapter (PEFT), S times as strong; repeatable", 0, 0, NULL }, \
+    { OPT_STR, 0, "adapter", &(c)->adapter, "NAME", "the adapter to use, or none (default: the first)", 0, 0, NULL }
+
+#define CLI_CACHE_OPTIONS(c)                                                                \
+    { OPT_I32, 0, "draft", &(c)->draft, "N", "tokens to guess ahead at most (default: 3 with an MTP head)", 0, 4, NULL }, \
+    { OPT_STR, 0, "cache", &(c)->cache, "SIZE", "memory for saved positions, say 2G; 0: none", 0, 0, NULL }, \
+    { OPT_STR, 0, "session", &(c)->session, "FILE", "go on from FILE, and save there", 0, 0, NULL }
+
 /* The text of an added token, as it could be typed. */
 typedef struct {
     const char *text;
     size_t      n;
     int32_t     id;
 } cli_added;
+
+typedef struct {
+    char        *name; /* malloc'ed; dir is part of it */
+    const char  *dir;
+    float        scale;
+    gdn_adapter *adapter;
+} cli_adapter;
 
 typedef struct {
     char           dir[PATH_MAX];
@@ -85,6 +105,8 @@ typedef struct {
     gdn_template  *tmpl;
     cli_added     *added; /* [n_added] made when first needed */
     int            n_added;
+    cli_adapter    adapter[OPT_LIST_MAX];
+    int            n_adapter, active; /* active: -1 for none */
 } cli_model;
 
 enum { CLI_WEIGHTS = 1, CLI_TOKENIZER = 2, CLI_TEMPLATE = 4, CLI_TOKENIZER_IF_ANY = 8 };
@@ -93,8 +115,34 @@ enum { CLI_WEIGHTS = 1, CLI_TOKENIZER = 2, CLI_TEMPLATE = 4, CLI_TOKENIZER_IF_AN
 int  cli_open(cli_model *m, const cli_common *c, unsigned parts);
 void cli_close(cli_model *m);
 
-/* An engine for one sequence; need > 0: tokens it has to hold, when --ctx says nothing. */
-int cli_engine(const cli_model *m, const cli_common *c, int64_t need, gdn_engine **e);
+/* Adapters: cli_open() reads the names, then opens them; cli_close() closes. */
+int  cli_adapter_names(cli_model *m, const cli_common *c);
+int  cli_adapter_open(cli_model *m);
+void cli_adapter_close(cli_model *m);
+/* Its place, or -1. */
+int  cli_adapter_find(const cli_model *m, const char *name);
+/* Use the one of that name, or none. */
+int  cli_adapter_choose(cli_model *m, const char *name);
+const gdn_adapter *cli_adapter_active(const cli_model *m);
+/* An engine for one request; need > 0: tokens it has to hold, when --ctx says nothing; cache: what
+ * snapshots may take when --cache says nothing. */
+int cli_engine(const cli_model *m, const cli_common *c, int64_t need, uint64_t cache,
+               gdn_engine **e);
+/* A size as people write it, "2G" or "512M"; -1: it is none. */
+int64_t cli_size(const char *s);
+
+/* What requests of run and chat have in common; stop has CLI_STOP_MAX places.  r->save is
+ * malloc'ed: the ends of the prompt's messages. */
+int  cli_request(const cli_model *m, const int32_t *ids, int32_t n, int32_t *stop,
+                 gdn_request_opts *r);
+/* One line on stderr: tokens and times of a request. */
+void cli_tell_speed(const gdn_request_result *g);
+/* --session: load FILE if it is there, with the caller's note; a file of something else is told and
+ * left out.  Save it again. */
+int  cli_session_load(const cli_model *m, const cli_common *c, gdn_engine *e, void **note,
+                      size_t *n_note);
+int  cli_session_save(const cli_model *m, const cli_common *c, gdn_engine *e, const int32_t *ids,
+                      int32_t n, const void *note, size_t n_note);
 
 /* --- input ---------------------------------------------------------------------- */
 
@@ -123,6 +171,10 @@ typedef struct {
     const char *reasoning; /* NULL: none */
     size_t      n, n_reasoning;
 } cli_message;
+
+/* A conversation as JSON text and back; texts are malloc'ed, roles are not. */
+int cli_messages_write(const cli_message *msg, int n_msg, char **out, size_t *n);
+int cli_messages_read(const char *json, size_t n, cli_message **out, int *n_out);
 
 typedef enum { CLI_THINK_UNSET, CLI_THINK_ON, CLI_THINK_OFF } cli_think;
 

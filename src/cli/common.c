@@ -89,8 +89,10 @@ int cli_open(cli_model *m, const cli_common *c, unsigned parts) {
     int rc = model_dir(c, m->dir);
     if (rc != 0) return rc;
     if ((parts & CLI_TOKENIZER_IF_ANY) != 0 && has_tokenizer(m->dir)) parts |= CLI_TOKENIZER;
+    rc = cli_adapter_names(m, c);
     /* The small files first: their faults should not wait for the weights. */
-    if ((parts & CLI_WEIGHTS) != 0 && gdn_model_check(m->dir, &err) != GDN_OK) rc = cli_fail(&err);
+    if (rc == 0 && (parts & CLI_WEIGHTS) != 0 && gdn_model_check(m->dir, &err) != GDN_OK)
+        rc = cli_fail(&err);
     if (rc == 0 && (parts & CLI_TOKENIZER) != 0 &&
         gdn_tokenizer_open(m->dir, &m->tok, &err) != GDN_OK)
         rc = cli_fail(&err);
@@ -98,30 +100,18 @@ int cli_open(cli_model *m, const cli_common *c, unsigned parts) {
         gdn_template_open(m->dir, &m->tmpl, &err) != GDN_OK)
         rc = cli_fail(&err);
     if (rc == 0 && (parts & CLI_WEIGHTS) != 0) rc = open_weights(m, c);
+    if (rc == 0 && (parts & CLI_WEIGHTS) != 0) rc = cli_adapter_open(m);
     if (rc != 0) cli_close(m);
     return rc;
 }
 
 void cli_close(cli_model *m) {
+    cli_adapter_close(m);
     gdn_model_close(m->model);
     gdn_tokenizer_close(m->tok);
     gdn_template_close(m->tmpl);
     free(m->added);
     *m = (cli_model){ .model = NULL };
-}
-
-int cli_engine(const cli_model *m, const cli_common *c, int64_t need, gdn_engine **e) {
-    gdn_engine_opts o;
-    gdn_err err = { 0 };
-    gdn_engine_opts_defaults(&o);
-    o.n_seq = 1;
-    if (c->ctx > 0)
-        o.n_ctx = c->ctx;
-    else if (need > 0)
-        o.n_ctx = (int32_t)(need < m->info->context ? need : m->info->context);
-    if (c->chunk > 0) o.n_row = c->chunk;
-    if (c->block_size > 0) o.block_size = c->block_size;
-    return gdn_engine_create(m->model, &o, e, &err) == GDN_OK ? 0 : cli_fail(&err);
 }
 
 /* --- sampling ------------------------------------------------------------------- */
@@ -183,6 +173,7 @@ const char *cli_finish_name(gdn_finish f) {
     case GDN_FINISH_STOP_STRING: return "stop_string";
     case GDN_FINISH_CANCELLED: return "cancelled";
     case GDN_FINISH_FULL: return "full";
+    case GDN_FINISH_ERROR: return "error";
     }
     return "unknown";
 }

@@ -33,6 +33,7 @@ static int write_logits(const options *o, const cli_model *m, const int32_t *ids
     l.n_position = n_pos;
     l.mtp = !o->no_mtp;
     l.engine = &e;
+    l.adapter = cli_adapter_active(m);
     l.path = o->out;
     l.progress = cli_bar_step;
     l.arg = &bar;
@@ -56,6 +57,7 @@ int cli_logits(int argc, char **argv) {
         { OPT_STR, 'o', "out", &o.out, "FILE", "the file to make", 0, 0, NULL },
         { OPT_TRUE, 0, "no-mtp", &o.no_mtp, NULL, "leave the draft head out", 0, 0, NULL },
         CLI_COMMON_OPTIONS(&o.common),
+        CLI_LORA_OPTIONS(&o.common),
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
     int rc = opt_parse(&about, table, argc, argv, NULL);

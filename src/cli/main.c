@@ -19,6 +19,7 @@ static const struct {
     { "tokenize", cli_tokenize, "text to token ids and back" },
     { "template", cli_template, "what the chat template makes of messages" },
     { "info", cli_info, "what a model is" },
+    { "plan", cli_plan, "page size and memory of a model's cache, without its weights" },
     { "op", cli_op, "recorded calls of the operator, compared with what they expect" },
     { "random", cli_random, "make a model of a released shape with random weights" },
     { "devices", cli_devices, "what this machine can compute on" },

@@ -7,16 +7,19 @@
 
 static const opt_about about = {
     "op", "FILE...",
-    "Run recorded calls of gdn_attention() and compare what they write: twice each, with dense\n"
-    "pools and with both pools in pages.  Bytes that a call must not touch have to stay.\n"
+    "Run recorded calls of gdn_attention() and compare what they write.  Each goes through every\n"
+    "form: recurrent and chunked, in one call and in two stages (whose bits have to be those of one\n"
+    "call); each form twice, with dense pools and with both pools in pages.  Bytes that a call must\n"
+    "not touch have to stay.\n"
     "\n"
     "Figures are the largest absolute and the relative L2 error, the latter against the rows that\n"
     "are written or the whole pool.  Its bounds, by the type of the rows:\n"
-    "                    core      f32 states\n"
-    "  f32               2e-6      2e-6\n"
-    "  bf16              1e-3      5e-5\n"
-    "  f16               1.25e-4   6.25e-6\n"
-    "  States in bf16 or f16: as core of the coarser of both types.\n"
+    "               recurrent              chunked\n"
+    "               core      f32 states   core      f32 states\n"
+    "  f32          2e-6      2e-6         1e-4      1e-4\n"
+    "  bf16         1e-3      5e-5         6e-3      2e-3\n"
+    "  f16          1.25e-4   6.25e-6      7.5e-4    2.5e-4\n"
+    "  States in bf16 or f16: as core, or as recurrent core of their own type if that is more.\n"
     "  z and conv_state: bit for bit.",
 };
 
@@ -26,8 +29,8 @@ static void number(const char *name, double x) {
     else printf("\"%s\": null", name);
 }
 
-static void print_json(const gdn_op_vector_result *r) {
-    printf("\"form\": \"%s\", \"outputs\": {", r->form);
+static void json_form(const gdn_op_form_result *r) {
+    printf("{\"outputs\": {");
     for (int32_t i = 0; i < GDN_OP_N_OUTPUT; i++) {
         const gdn_op_vector_error *e = &r->out[i];
         printf("%s\"%s\": {", i > 0 ? ", " : "", gdn_op_output_name(i));
@@ -41,26 +44,35 @@ static void print_json(const gdn_op_vector_result *r) {
            r->pass ? "true" : "false");
 }
 
-/* Words for what the two figures of core and states do not show. */
-static void print_rest(const gdn_op_vector_result *r) {
-    for (int32_t i = 0; i < GDN_OP_N_OUTPUT; i++) {
-        const gdn_op_vector_error *e = &r->out[i];
-        if (e->pass) continue;
-        if (e->n_differ > 0)
-            printf("; %s: %lld elements differ", gdn_op_output_name(i), (long long)e->n_differ);
-        if (e->rel_l2 > e->bound)
-            printf("; %s: rel %.2e, bound %.2e", gdn_op_output_name(i), e->rel_l2, e->bound);
+static void print_json(const gdn_op_vector_result *r) {
+    printf("\"kind\": \"%s\", \"forms\": {", r->kind);
+    for (int32_t f = 0; f < GDN_OP_N_FORM; f++) {
+        printf("%s\"%s\": ", f > 0 ? ", " : "", gdn_op_form_name(f));
+        json_form(&r->form[f]);
     }
-    if (r->n_stray > 0)
-        printf("; %lld bytes changed that are not the call's", (long long)r->n_stray);
+    printf("}, \"ok\": %s}", r->pass ? "true" : "false");
+}
+
+static void print_output(const char *form, int32_t i, const gdn_op_vector_error *e) {
+    printf("  %-16s  %-13s  max %.2e  rel %.2e", form, gdn_op_output_name(i), e->max_abs, e->rel_l2);
+    if (e->bound > 0) printf(" of %.2e", e->bound);
+    else printf(" of 0       ");
+    printf("  %s", e->pass ? "ok" : "FAIL");
+    if (e->n_differ > 0) printf("; %lld elements differ", (long long)e->n_differ);
     printf("\n");
 }
 
-static void print_text(const char *name, int width, const gdn_op_vector_result *r) {
-    const gdn_op_vector_error *core = &r->out[GDN_OP_CORE], *ssm = &r->out[GDN_OP_SSM_STATE];
-    printf("%-*s %-28s core %.2e / %.2e  state %.2e / %.2e  %s", width, name, r->form,
-           core->max_abs, core->rel_l2, ssm->max_abs, ssm->rel_l2, r->pass ? "ok" : "FAIL");
-    print_rest(r);
+/* A line for the file, and one for each form and output. */
+static void print_text(const char *name, const gdn_op_vector_result *r) {
+    printf("%s  %s  %s\n", name, r->kind, r->pass ? "ok" : "FAIL");
+    for (int32_t f = 0; f < GDN_OP_N_FORM; f++) {
+        const gdn_op_form_result *o = &r->form[f];
+        for (int32_t i = 0; i < GDN_OP_N_OUTPUT; i++)
+            print_output(gdn_op_form_name(f), i, &o->out[i]);
+        if (o->n_stray > 0)
+            printf("  %-16s  FAIL; %lld bytes changed that are not the call's\n", gdn_op_form_name(f),
+                   (long long)o->n_stray);
+    }
 }
 
 int cli_op(int argc, char **argv) {
@@ -79,9 +91,6 @@ int cli_op(int argc, char **argv) {
     if (rc != OPT_GO) return rc;
     if (n == 0) return opt_usage(&about, "no file is named");
     rc = 0;
-    int width = 0;
-    for (int i = 0; i < n; i++)
-        if ((int)strlen(argv[i]) > width) width = (int)strlen(argv[i]);
     if (json) putchar('[');
     for (int i = 0; i < n; i++) {
         gdn_op_vector_result r;
@@ -101,7 +110,7 @@ int cli_op(int argc, char **argv) {
                 putchar('}');
             }
         } else if (st == GDN_OK) {
-            print_text(argv[i], width, &r);
+            print_text(argv[i], &r);
         }
     }
     if (json) printf("]\n");

@@ -28,6 +28,7 @@ static int measure(const options *o, const cli_model *m, const int32_t *ids, int
     if (o->common.block_size > 0) e.block_size = o->common.block_size;
     const gdn_perplexity_opts p = {
         .tokens = ids, .n = n, .n_ctx = o->common.ctx, .engine = &e,
+        .adapter = cli_adapter_active(m),
         .progress = cli_bar_step, .arg = &bar,
     };
     cli_bar_begin(&bar, "tokens", "tok", o->common.quiet);
@@ -58,6 +59,7 @@ int cli_perplexity(int argc, char **argv) {
         { OPT_I32, 'n', "max-tokens", &o.n, "N", "only the first N tokens", 2, INT32_MAX, NULL },
         { OPT_TRUE, 0, "json", &o.json, NULL, "one JSON object", 0, 0, NULL },
         CLI_COMMON_OPTIONS(&o.common),
+        CLI_LORA_OPTIONS(&o.common),
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
     int rc = opt_parse(&about, table, argc, argv, NULL);

@@ -23,7 +23,6 @@ typedef struct {
     const options *o;
     cli_model      m;
     gdn_engine    *engine;
-    gdn_seq       *seq;
     int32_t       *prompt;
     int32_t        n_prompt;
     int32_t       *ids; /* [n_id] generated */
@@ -115,7 +114,7 @@ static bool on_token(void *arg, int32_t id, const char *text, size_t n) {
 }
 
 /* Speed without the first token, which the prompt already paid for. */
-static double speed(const gdn_generate_result *g) {
+static double speed(const gdn_request_result *g) {
     return g->n_new > 1 && g->new_us > 0 ? 1e6 * (g->n_new - 1) / g->new_us : 0;
 }
 
@@ -124,7 +123,7 @@ static void print_ids(const run *r) {
     putchar('\n');
 }
 
-static void print_json(const run *r, const gdn_generate_result *g, const gdn_sampling *s) {
+static void print_json(const run *r, const gdn_request_result *g, const gdn_sampling *s) {
     printf("{\"text\": ");
     if (r->m.tok != NULL) cli_json_string(stdout, r->buf, r->n_buf);
     else printf("null");
@@ -134,6 +133,8 @@ static void print_json(const run *r, const gdn_generate_result *g, const gdn_sam
     for (int32_t i = 0; i < r->n_prompt; i++) printf("%s%d", i > 0 ? ", " : "", r->prompt[i]);
     printf("], \"finish\": \"%s\", \"prompt_tokens\": %d, \"new_tokens\": %d",
            cli_finish_name(g->finish), g->n_prompt, g->n_new);
+    printf(", \"cached_tokens\": %d, \"drafted_tokens\": %d, \"accepted_tokens\": %d", g->n_cached,
+           g->n_drafted, g->n_accepted);
     printf(", \"prompt_seconds\": %.6f, \"new_seconds\": %.6f", 1e-6 * g->prompt_us,
            1e-6 * g->new_us);
     printf(", \"prompt_per_second\": %.3f, \"new_per_second\": %.3f",
@@ -142,24 +143,43 @@ static void print_json(const run *r, const gdn_generate_result *g, const gdn_sam
            (unsigned long long)s->seed);
 }
 
+/* The whole of it: a later prompt may go on from anywhere. */
+static int save_session(run *r) {
+    const size_t n = (size_t)r->n_prompt + (size_t)r->n_id;
+    int32_t *all = malloc((n + 1) * sizeof *all);
+    if (all == NULL) return cli_error("out of memory");
+    memcpy(all, r->prompt, (size_t)r->n_prompt * sizeof *all);
+    if (r->n_id > 0) memcpy(all + r->n_prompt, r->ids, (size_t)r->n_id * sizeof *all);
+    const int rc = cli_session_save(&r->m, &r->o->common, r->engine, all, (int32_t)n, NULL, 0);
+    free(all);
+    return rc;
+}
+
 static int generate(run *r) {
     const options *o = r->o;
     gdn_err err = { 0 };
-    gdn_generate_result g;
+    gdn_request_result g;
+    gdn_request_opts a;
     int32_t stop[CLI_STOP_MAX];
-    gdn_generate_opts a = {
-        .engine = r->engine, .seq = r->seq, .prompt = r->prompt, .n_prompt = r->n_prompt,
-        .max_new = o->n, .tokenizer = r->m.tok, .stop = stop,
-        .n_stop = o->ignore_eos ? 0 : cli_stop_ids(&r->m, stop), .stop_text = o->stop.s,
-        .n_stop_text = o->stop.n, .on_token = on_token, .on_prompt = on_prompt, .arg = r,
-    };
+    int rc = cli_request(&r->m, r->prompt, r->n_prompt, stop, &a);
+    if (rc != 0) return rc;
+    if (o->ignore_eos) a.n_stop = 0;
+    a.max_new = o->n;
+    a.stop_text = o->stop.s;
+    a.n_stop_text = o->stop.n;
+    a.on_token = on_token;
+    a.on_prompt = on_prompt;
+    a.arg = r;
     cli_sampling_resolve(&o->sampling, &r->m.info->hints, &a.sampling);
     if (o->json) r->text = r->m.tok != NULL ? open_memstream(&r->buf, &r->n_buf) : NULL;
     else if (o->tokens == NULL || !o->print_ids) r->text = stdout;
-    if (o->json && r->m.tok != NULL && r->text == NULL) return cli_error("out of memory");
-
+    if (o->json && r->m.tok != NULL && r->text == NULL) {
+        free((void *)(uintptr_t)a.save);
+        return cli_error("out of memory");
+    }
     cli_bar_begin(&r->bar, "prompt", "tok", o->common.quiet);
-    const gdn_status st = gdn_generate(&a, &g, &err);
+    const gdn_status st = gdn_generate(r->engine, &a, NULL, &g, &err);
+    free((void *)(uintptr_t)a.save);
     cli_bar_end(&r->bar);
     if (r->text != NULL && r->text != stdout) {
         if (fclose(r->text) != 0) r->failed = true;
@@ -169,15 +189,22 @@ static int generate(run *r) {
     r->text = NULL;
     if (st != GDN_OK) return cli_fail(&err);
     if (r->failed) return cli_error("out of memory");
+    rc = save_session(r);
+    if (rc != 0) return rc;
     if (o->json) print_json(r, &g, &a.sampling);
     else if (o->print_ids) print_ids(r);
     fflush(stdout);
     if (!o->common.quiet && !o->json)
-        fprintf(stderr, "prompt %d tokens, %.2f s, %.1f/s; answer %d tokens, %.2f s, %.1f/s (%s)\n",
-                g.n_prompt, 1e-6 * g.prompt_us,
-                g.prompt_us > 0 ? 1e6 * g.n_prompt / g.prompt_us : 0, g.n_new, 1e-6 * g.new_us,
-                speed(&g), cli_finish_name(g.finish));
+        cli_tell_speed(&g);
     return 0;
+}
+
+static int load_session(run *r) {
+    void *note;
+    size_t n;
+    const int rc = cli_session_load(&r->m, &r->o->common, r->engine, &note, &n);
+    free(note);
+    return rc;
 }
 
 /* Everything between the options and the answer. */
@@ -194,14 +221,13 @@ static int answer(run *r) {
     if (rc == 0) rc = check_prompt(r);
     if (rc == 0)
         rc = cli_engine(&r->m, &o->common, o->n > 0 ? (int64_t)r->n_prompt + o->n : 0,
-                        &r->engine);
-    gdn_err err = { 0 };
-    if (rc == 0 && gdn_seq_create(r->engine, &r->seq, &err) != GDN_OK) rc = cli_fail(&err);
+                        o->common.session != NULL ? GDN_CACHE_AUTO : 0, &r->engine);
+    if (rc == 0) rc = load_session(r);
     return rc == 0 ? generate(r) : rc;
 }
 
 int cli_run(int argc, char **argv) {
-    options o = { .n = 0 };
+    options o = { .common.draft = -1 };
     const opt table[] = {
         { OPT_HEAD, 0, "prompt", NULL, NULL, NULL, 0, 0, NULL },
         { OPT_STR, 'p', "prompt", &o.prompt, "TEXT", "the user's message", 0, 0, NULL },
@@ -220,6 +246,8 @@ int cli_run(int argc, char **argv) {
         { OPT_TRUE, 0, "json", &o.json, NULL, "one JSON object instead of the text", 0, 0, NULL },
         CLI_SAMPLING_OPTIONS(&o.sampling),
         CLI_COMMON_OPTIONS(&o.common),
+        CLI_LORA_OPTIONS(&o.common),
+        CLI_CACHE_OPTIONS(&o.common),
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
     int rc = opt_parse(&about, table, argc, argv, NULL);
@@ -237,7 +265,6 @@ int cli_run(int argc, char **argv) {
 
     run r = { .o = &o };
     rc = answer(&r);
-    gdn_seq_free(r.seq);
     gdn_engine_free(r.engine);
     cli_close(&r.m);
     free(r.prompt);

@@ -1,5 +1,5 @@
-/* engine.c - an engine's memory: the pool, the workspace, sequences. */
-#include "engine.h"
+/* engine.c - an engine's memory: the pool, the workspace, room for drafts and snapshots. */
+#include "sched.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,13 +8,20 @@
 #include "../base/log.h"
 
 void gdn_engine_opts_defaults(gdn_engine_opts *o) {
-    *o = (gdn_engine_opts){.n_ctx = 0, .n_seq = 1, .n_row = 512, .block_size = 0, .mtp = false};
+    *o = (gdn_engine_opts){.n_seq = 1, .n_row = 512, .save_every = 2048};
 }
 
 void gdn_engine_free(gdn_engine *e) {
     if (e == NULL) return;
+    gdn_sched_free(e);
     for (int32_t i = 0; e->seq != NULL && i < e->opts.n_seq; i++) gdn_seq_free(e->seq[i]);
+    gdn_snapshots_release(e);
     free(e->seq);
+    free(e->old);
+    free(e->part_of);
+    free(e->progress);
+    free(e->logits);
+    gdn_buffer_free(e->line);
     free(e->stage);
     free(e->part);
     for (int32_t i = 0; e->storage != NULL && i < e->m->n_storage; i++)
@@ -68,12 +75,17 @@ static void fit_context(gdn_engine *e) {
     }
 }
 
-/* Pages for n_ctx tokens cut over n_seq sequences, for their states, and page 0. */
+/* Pages for n_ctx tokens cut over n_seq sequences, for their states, for snapshots, and page 0. */
 static gdn_status allocate_pool(gdn_engine *e, gdn_err *err) {
     const gdn_model *m = e->m;
     const int64_t bs = e->plan.block_size, n_seq = e->opts.n_seq;
     const int64_t kv = m->n_attn > 0 ? (e->opts.n_ctx + bs - 1) / bs + n_seq - 1 : 0;
-    const int64_t n_page = 1 + kv + n_seq * m->n_group;
+    const uint64_t unit = e->plan.page_bytes * (uint64_t)(m->n_storage > 0 ? m->n_storage : 1);
+    const uint64_t cache = e->opts.cache_bytes == GDN_CACHE_AUTO
+                               ? (uint64_t)n_seq * GDN_AUTO_SNAPSHOTS * (uint64_t)m->n_group
+                               : e->opts.cache_bytes / (unit > 0 ? unit : 1);
+    const int64_t n_page = 1 + kv + n_seq * m->n_group +
+                           (int64_t)(cache < INT32_MAX ? cache : INT32_MAX);
     const double bytes = (double)n_page * (double)e->plan.page_bytes * m->n_storage;
     if (n_page > INT32_MAX || bytes > 0x1p46)
         return gdn_fail(err, GDN_E_NOMEM, "a pool of %d tokens takes %.0f GB: ask for fewer with "
@@ -112,10 +124,55 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     in->seq_start = ints(b, &at, S + 1, 0);
     in->n_past = ints(b, &at, S, 0);
     in->has_state = ints(b, &at, S, 0);
+    in->line = ints(b, &at, S, 0);
+    in->n_commit = ints(b, &at, S, 0);
     in->keep = ints(b, &at, S, 0);
+    in->copy = ints(b, &at, R, 0);
     in->page = ints(b, &at, S, e->max_block > 0 ? e->max_block : 1);
     for (int32_t g = 0; g < e->m->n_group; g++) in->slot[g] = ints(b, &at, S, 0);
     return at;
+}
+
+/* What a step needs: workspace, the host's input, room for drafts. */
+static gdn_status allocate_step(gdn_engine *e, gdn_err *err) {
+    gdn_model *m = e->m;
+    const gdn_config *c = &m->config;
+    const int64_t n_seq = e->opts.n_seq, K = e->opts.n_draft + 1;
+    const bool drafts = e->opts.n_draft > 0 && m->n_group > 0;
+    const gdn_step_size size = {
+        .n_row = e->opts.n_row,
+        .n_logit = e->n_logit,
+        .n_kept = e->opts.mtp ? 2 * n_seq * GDN_HIDDEN + e->opts.n_row : n_seq,
+        .n_line_row = drafts ? n_seq * K : 0,
+    };
+    gdn_status st = gdn_workspace_create(m, &size, &e->ws, &e->workspace, err);
+    if (st != GDN_OK) return st;
+    const uint64_t bytes = cut_input(e, NULL);
+    st = gdn_buffer_alloc(m->device, bytes, &e->input, err);
+    if (st != GDN_OK) return st;
+    cut_input(e, e->input);
+    if (drafts) {
+        const int64_t C = 2 * (int64_t)c->hk * c->dk + (int64_t)c->hv * c->dv;
+        const double need = (double)m->n_group * m->n_storage * (double)(n_seq * K) *
+                            (double)(C + 2 * c->hv) * 4;
+        if (need > 0x1p46)
+            return gdn_fail(err, GDN_E_NOMEM, "drafts for %lld sequences", (long long)n_seq);
+        st = gdn_buffer_alloc(m->device, (uint64_t)need, &e->line, err);
+        if (st != GDN_OK) return st;
+    }
+    e->stage = calloc(1, bytes);
+    e->part = calloc((size_t)n_seq, sizeof *e->part);
+    e->old = calloc((size_t)n_seq, sizeof *e->old);
+    e->part_of = calloc((size_t)n_seq, sizeof *e->part_of);
+    e->progress = calloc((size_t)n_seq, sizeof *e->progress);
+    e->logits = gdn_buffer_host(e->ws.logits.buf) == NULL
+                    ? malloc((size_t)e->n_logit * (size_t)c->vocab * sizeof *e->logits)
+                    : NULL;
+    if (e->stage == NULL || e->part == NULL || e->old == NULL ||
+        e->part_of == NULL || e->progress == NULL ||
+        (e->logits == NULL && gdn_buffer_host(e->ws.logits.buf) == NULL))
+        return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    return GDN_OK;
 }
 
 static uint64_t regions_of(gdn_device *d) {
@@ -137,8 +194,12 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
         return gdn_fail(err, GDN_E_INVALID,
                         "engine: n_ctx %d, n_seq %d, n_row %d: each at least 1, sequences and rows "
                         "at most 65536", o.n_ctx, o.n_seq, o.n_row);
+    if (o.n_draft < 0 || o.n_draft > GDN_MAX_DRAFT || o.save_every < 0)
+        return gdn_fail(err, GDN_E_INVALID, "engine: n_draft %d, save_every %d: need 0 to %d, and "
+                        "0 or more", o.n_draft, o.save_every, GDN_MAX_DRAFT);
+    if (o.save_every == 0) o.save_every = 2048;
     if (o.n_row < o.n_seq) o.n_row = o.n_seq;
-    o.mtp = o.mtp && m->has_mtp;
+    o.mtp = (o.mtp || o.n_draft > 0) && m->has_mtp;
     gdn_engine *e = calloc(1, sizeof *e);
     if (e == NULL) return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
     e->m = m;
@@ -152,17 +213,9 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     if (st == GDN_OK && any_ctx) fit_context(e);
     if (st == GDN_OK) st = gdn_queue_create(m->device, &e->q, err);
     if (st == GDN_OK) st = allocate_pool(e, err);
-    if (st == GDN_OK)
-        st = gdn_workspace_create(m, o.n_row, o.n_seq, e->n_logit, &e->ws, &e->workspace, err);
-    if (st == GDN_OK) {
-        const uint64_t bytes = cut_input(e, NULL);
-        st = gdn_buffer_alloc(m->device, bytes, &e->input, err);
-        if (st == GDN_OK) cut_input(e, e->input);
-        e->stage = calloc(1, bytes);
-        e->part = calloc(2 * (size_t)o.n_seq, sizeof *e->part);
-        if (st == GDN_OK && (e->stage == NULL || e->part == NULL))
-            st = gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
-    }
+    if (st == GDN_OK) st = allocate_step(e, err);
+    if (st == GDN_OK) st = gdn_snapshots_init(e, err);
+    if (st == GDN_OK) st = gdn_sched_create(e, err);
     if (st != GDN_OK) {
         gdn_engine_free(e);
         return st;
@@ -180,6 +233,13 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
 
 void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
     gdn_device *d = e->m->device;
+    const gdn_sched *s = e->sched;
+    const gdn_snapshots *all = &e->snapshots;
+    const uint64_t unit = e->plan.page_bytes * (uint64_t)e->m->n_storage;
+    int32_t running = 0, waiting = 0;
+    for (const gdn_request *r = s->first; r != NULL; r = r->next)
+        if (r->seq != NULL) running++;
+        else waiting++;
     *out = (gdn_engine_stats){
         .n_ctx = e->opts.n_ctx,
         .n_seq = e->opts.n_seq,
@@ -193,55 +253,21 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
         .steps = e->steps,
         .rows = e->rows,
         .regions = regions_of(d) - e->regions,
+        .n_running = running,
+        .n_waiting = waiting,
+        .prompt_tokens = s->prompt_tokens,
+        .cached_tokens = s->cached_tokens,
+        .n_snapshot = (uint64_t)all->n,
+        .snapshot_bytes = (uint64_t)e->pages.n_snapshot * unit,
+        .snapshot_most = (uint64_t)all->most_page * unit,
+        .lookups = all->lookups,
+        .hits = all->hits,
+        .saved = all->saved,
+        .evicted = all->evicted,
+        .preempted = s->preempted,
+        .drafted = s->drafted,
+        .accepted = s->accepted_drafts,
+        .model_us = s->model_us,
+        .total_us = s->total_us,
     };
 }
-
-/* --- sequences ---------------------------------------------------------------------- */
-
-void gdn_seq_free(gdn_seq *s) {
-    if (s == NULL) return;
-    gdn_engine *e = s->e;
-    for (int32_t i = 0; i < s->n_page; i++) gdn_page_give(&e->pages, s->page[i]);
-    for (int32_t g = 0; s->slot != NULL && g < e->m->n_group; g++)
-        if (s->slot[g] != 0) gdn_page_give(&e->pages, s->slot[g]);
-    e->seq[s->index] = NULL;
-    free(s->page);
-    free(s->slot);
-    free(s);
-}
-
-gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err) {
-    int32_t index = 0;
-    while (index < e->opts.n_seq && e->seq[index] != NULL) index++;
-    if (index == e->opts.n_seq)
-        return gdn_fail(err, GDN_E_FULL, "all %d sequences of the engine are in use",
-                        e->opts.n_seq);
-    gdn_seq *s = calloc(1, sizeof *s);
-    if (s == NULL) return gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
-    s->e = e;
-    s->index = index;
-    s->adapter = -1;
-    e->seq[index] = s;
-    s->page = calloc((size_t)e->max_block + 1, sizeof *s->page);
-    s->slot = calloc((size_t)e->m->n_group + 1, sizeof *s->slot);
-    gdn_status st = GDN_OK;
-    if (s->page == NULL || s->slot == NULL)
-        st = gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
-    for (int32_t g = 0; st == GDN_OK && g < e->m->n_group; g++)
-        if ((s->slot[g] = gdn_page_take(&e->pages)) == 0)
-            st = gdn_fail(err, GDN_E_FULL, "no page is free for another sequence");
-    if (st == GDN_OK) *out = s;
-    else gdn_seq_free(s);
-    return st;
-}
-
-gdn_status gdn_seq_set_adapter(gdn_seq *s, const gdn_adapter *a, gdn_err *err) {
-    if (s->length > 0)
-        return gdn_fail(err, GDN_E_INVALID, "sequence: an adapter after %d tokens", s->length);
-    if (a != NULL && a->m != s->e->m)
-        return gdn_fail(err, GDN_E_INVALID, "sequence: the adapter is of another model");
-    s->adapter = a != NULL ? a->index : -1;
-    return GDN_OK;
-}
-
-int32_t gdn_seq_length(const gdn_seq *s) { return s->length; }

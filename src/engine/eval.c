@@ -4,6 +4,7 @@
  * How tokens fall into steps changes no result, so nothing here tries to be clever about it. */
 #include <string.h>
 
+#include "../base/err.h"
 #include "engine.h"
 
 #define TRY(call)                                                                         \
@@ -11,8 +12,6 @@
         const gdn_status st_ = (call);                                                    \
         if (st_ != GDN_OK) return st_;                                                    \
     } while (0)
-
-typedef gdn_part part;
 
 static gdn_status check_work(const gdn_engine *e, const gdn_work *w, int32_t i, gdn_err *err) {
     const int32_t vocab = e->m->config.vocab;
@@ -47,224 +46,98 @@ static gdn_status check_work(const gdn_engine *e, const gdn_work *w, int32_t i, 
 /* Pages for everything that is about to be stored, or none at all. */
 static gdn_status take_pages(gdn_engine *e, const gdn_work *work, int32_t n_work, gdn_err *err) {
     int64_t need = 0;
-    const int64_t bs = e->plan.block_size;
     for (int32_t i = 0; i < n_work; i++) {
         const gdn_seq *s = work[i].seq;
-        const int64_t end = (int64_t)s->length + work[i].n;
         for (int32_t k = 0; k < i; k++)
             if (work[k].seq == s)
                 return gdn_fail(err, GDN_E_INVALID, "work %d: its sequence is also in work %d", i,
                                 k);
-        if (end > e->opts.n_ctx)
+        if ((int64_t)s->length + work[i].n > e->opts.n_ctx)
             return gdn_fail(err, GDN_E_FULL, "%lld tokens do not fit a context of %d",
-                            (long long)end, e->opts.n_ctx);
-        const int64_t more = (end + bs - 1) / bs - s->n_page;
-        if (e->m->n_attn > 0 && more > 0) need += more;
+                            (long long)s->length + work[i].n, e->opts.n_ctx);
+        need += gdn_seq_pages_needed(s, work[i].n);
     }
-    /* What sequences that are yet to come need for their states stays free. */
-    int64_t keep = 0;
-    for (int32_t i = 0; i < e->opts.n_seq; i++) keep += e->seq[i] == NULL ? e->m->n_group : 0;
-    if (need > e->pages.n_free - keep)
-        return gdn_fail(err, GDN_E_FULL, "%lld pages of %lld tokens are needed, %lld are free",
-                        (long long)need, (long long)bs, (long long)(e->pages.n_free - keep));
-    for (int32_t i = 0; i < n_work && e->m->n_attn > 0; i++) {
-        gdn_seq *s = work[i].seq;
-        const int64_t n = ((int64_t)s->length + work[i].n + bs - 1) / bs;
-        while (s->n_page < n) s->page[s->n_page++] = gdn_page_take(&e->pages);
-    }
-    return GDN_OK;
+    if (need > gdn_seq_pages_left(e)) gdn_snapshots_make_room(e, need);
+    if (need > gdn_seq_pages_left(e))
+        return gdn_fail(err, GDN_E_FULL, "%lld pages of %d tokens are needed, %lld are free",
+                        (long long)need, e->plan.block_size, (long long)gdn_seq_pages_left(e));
+    gdn_status st = GDN_OK;
+    for (int32_t i = 0; i < n_work && st == GDN_OK; i++)
+        st = gdn_seq_extend(work[i].seq, work[i].n, err);
+    return st;
 }
 
-/* After a cancelled or failed call: pages taken for tokens that were not evaluated. */
-static void return_pages(gdn_engine *e, const gdn_work *work, int32_t n_work) {
-    const int64_t bs = e->plan.block_size;
-    for (int32_t i = 0; i < n_work; i++) {
-        gdn_seq *s = work[i].seq;
-        while (s->n_page > ((int64_t)s->length + bs - 1) / bs)
-            gdn_page_give(&e->pages, s->page[--s->n_page]);
-    }
+static void end_work(const gdn_work *work, int32_t n_work) {
+    for (int32_t i = 0; i < n_work; i++) gdn_seq_trim(work[i].seq);
 }
 
-/* The host's copy of a step's input, written to the device as one piece. */
-static int32_t *stage(const gdn_engine *e, gdn_tensor t) { return e->stage + t.at / 4; }
-
-static gdn_status send(gdn_engine *e, gdn_err *err) {
-    return gdn_queue_write(e->q, e->input, 0, e->stage, gdn_buffer_bytes(e->input), err);
-}
-
-static void set_row(gdn_engine *e, int32_t row, int32_t id, int32_t position) {
-    stage(e, e->in.ids)[row] = id;
-    for (int k = 0; k < 3; k++) stage(e, e->in.pos)[3 * row + k] = position;
-}
-
-/* Rows of the step that hold part p, after n_past tokens. */
-static void set_sequence(gdn_engine *e, int32_t i, const gdn_seq *s, int32_t begin, int32_t n,
-                         int32_t n_past) {
-    stage(e, e->in.seq_start)[i] = begin;
-    stage(e, e->in.seq_start)[i + 1] = begin + n;
-    stage(e, e->in.n_past)[i] = n_past;
-    stage(e, e->in.has_state)[i] = s->length > 0;
-    for (int32_t k = 0; k < n; k++) stage(e, e->in.adapter)[begin + k] = s->adapter;
-    if (s->n_page > 0)
-        memcpy(stage(e, e->in.page) + (int64_t)i * e->in.page.shape[1], s->page,
-               (size_t)s->n_page * sizeof *s->page);
-    for (int32_t g = 0; g < e->m->n_group; g++) stage(e, e->in.slot[g])[i] = s->slot[g];
-}
-
-static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tensor *slot) {
-    const gdn_step_input *in = &e->in;
-    for (int32_t g = 0; g < e->m->n_group; g++)
-        slot[g] = gdn_tensor_slice(in->slot[g], 0, 0, n_seq);
-    bool adapted = false;
-    for (int32_t i = 0; i < n_row; i++) adapted = adapted || stage(e, in->adapter)[i] >= 0;
-    return (gdn_rows){
-        .ids = gdn_tensor_slice(in->ids, 0, 0, n_row),
-        .adapter = adapted ? gdn_tensor_slice(in->adapter, 0, 0, n_row) : (gdn_tensor){0},
-        .pos = gdn_tensor_slice(in->pos, 0, 0, n_row),
-        .has_state = gdn_tensor_slice(in->has_state, 0, 0, n_seq),
-        .slot = slot,
-        .kv = {.seq_start = gdn_tensor_slice(in->seq_start, 0, 0, n_seq + 1),
-               .n_past = gdn_tensor_slice(in->n_past, 0, 0, n_seq),
-               .page = gdn_tensor_slice(in->page, 0, 0, n_seq),
-               .block_size = e->plan.block_size},
-    };
-}
-
-/* Rows wanted from ws.last, a few at a time through the head to where the caller wants them. */
+/* Rows of ws.last that are wanted, a few at a time through the head to where they are wanted. */
 typedef struct {
     gdn_engine *e;
-    gdn_forward *f;
-    int32_t n;
+    int32_t n, row[GDN_MAX_LOGIT];
     float *to[GDN_MAX_LOGIT];
-} logit_batch;
+} batch;
 
-static gdn_status flush_logits(logit_batch *b, gdn_err *err) {
-    gdn_engine *e = b->e;
+static gdn_status flush(batch *b, gdn_err *err) {
+    const size_t vocab = (size_t)b->e->m->config.vocab;
+    const float *logits;
     if (b->n == 0) return GDN_OK;
-    const uint64_t row = (uint64_t)e->m->config.vocab * sizeof(float);
-    TRY(send(e, err));
-    TRY(gdn_forward_logits(b->f, gdn_tensor_slice(e->in.out, 0, 0, b->n), err));
+    TRY(gdn_step_logits(b->e, b->row, b->n, &logits, err));
     for (int32_t i = 0; i < b->n; i++)
-        TRY(gdn_queue_read(e->q, b->to[i], e->ws.logits.buf, e->ws.logits.at + (uint64_t)i * row,
-                           row, err));
-    TRY(gdn_queue_wait(e->q, err));
+        memcpy(b->to[i], logits + (size_t)i * vocab, vocab * sizeof *logits);
     b->n = 0;
     return GDN_OK;
 }
 
-static gdn_status want_logits(logit_batch *b, int32_t row, float *to, gdn_err *err) {
-    stage(b->e, b->e->in.out)[b->n] = row;
+static gdn_status want(batch *b, int32_t row, float *to, gdn_err *err) {
+    b->row[b->n] = row;
     b->to[b->n++] = to;
-    return b->n == b->e->n_logit ? flush_logits(b, err) : GDN_OK;
+    return b->n == b->e->n_logit ? flush(b, err) : GDN_OK;
 }
 
-/* --- the MTP head ------------------------------------------------------------------- */
-
-/* Where the hidden row of a sequence's last token is kept from step to step: one of two places
- * in turn, so that the new one can be saved while the old one is still needed. */
-static int32_t kept_row(const gdn_engine *e, const gdn_seq *s, bool next) {
-    return e->opts.n_row + 2 * s->index + (s->kept ^ next);
-}
-
-static gdn_status keep_hidden(gdn_engine *e, const part *p, int32_t n_part, gdn_err *err) {
-    for (int32_t i = 0; i < n_part; i++) {
-        const int64_t row = kept_row(e, p[i].work->seq, true);
-        gdn_embed_args a = {.y = gdn_tensor_slice(e->ws.last, 0, row, row + 1),
-                            .ids = gdn_tensor_slice(e->in.keep, 0, i, i + 1),
-                            .table = e->ws.last};
-        TRY(gdn_op_embed(e->q, &a, err));
-    }
-    return GDN_OK;
-}
-
-/* Pairs (hidden row of t, token t + 1) that the parts complete: t from the token before the part
- * to the last but one of it. */
-static gdn_status mtp_step(gdn_engine *e, gdn_forward *f, part *p, int32_t n_part,
-                           logit_batch *batch, gdn_err *err) {
-    int32_t n_row = 0, n_seq = 0;
-    TRY(keep_hidden(e, p, n_part, err));
-    for (int32_t i = 0; i < n_part; i++) {
-        const gdn_seq *s = p[i].work->seq;
-        const int32_t first = s->length > 0 ? 0 : 1, n = p[i].n - first, begin = n_row;
-        for (int32_t k = first; k < p[i].n; k++, n_row++) { /* k: of token t + 1 in the part */
-            const int32_t t = s->length + k - 1;
-            set_row(e, n_row, p[i].work->tokens[p[i].from + k], t);
-            stage(e, e->in.hidden)[n_row] = k > 0 ? p[i].row + k - 1 : kept_row(e, s, false);
-        }
-        p[i].row = begin - first; /* row of the pair that token k of the part completes */
-        if (n > 0) set_sequence(e, n_seq++, s, begin, n, s->length > 0 ? s->length - 1 : 0);
-    }
-    if (n_row > 0) {
-        gdn_tensor slot[GDN_MAX_GROUP];
-        const gdn_rows rows = rows_view(e, n_row, n_seq, slot);
-        TRY(send(e, err));
-        TRY(gdn_forward_mtp(f, &rows, gdn_tensor_slice(e->in.hidden, 0, 0, n_row), err));
-        for (int32_t i = 0; i < n_part; i++) {
-            const gdn_work *w = p[i].work;
-            for (int32_t k = p[i].from + p[i].n; w->mtp != NULL && p[i].mtp_out < w->n_out &&
-                                                 w->out[p[i].mtp_out] + 1 < k;
-                 p[i].mtp_out++)
-                TRY(want_logits(batch, p[i].row + w->out[p[i].mtp_out] + 1 - p[i].from,
-                                w->mtp + (int64_t)p[i].mtp_out * e->m->config.vocab, err));
-        }
-        TRY(flush_logits(batch, err));
-    }
-    for (int32_t i = 0; i < n_part; i++) p[i].work->seq->kept ^= 1;
-    return GDN_OK;
-}
-
-/* --- steps --------------------------------------------------------------------------- */
-
-/* Fill a step from the parts' next tokens.  Returns its rows. */
-static int32_t fill(gdn_engine *e, part *p, int32_t n_part, part *step, int32_t *n_step) {
+/* Fill a step from the works' next tokens.  Returns its rows. */
+static int32_t fill(gdn_engine *e, const gdn_work *work, const gdn_progress_of *at, int32_t n_work,
+                    int32_t *of, int32_t *n_part) {
     int32_t n_row = 0;
-    *n_step = 0;
-    for (int32_t i = 0; i < n_part && n_row < e->opts.n_row; i++) {
-        const int32_t left = p[i].work->n - p[i].from, room = e->opts.n_row - n_row;
+    *n_part = 0;
+    for (int32_t i = 0; i < n_work && n_row < e->opts.n_row; i++) {
+        const int32_t left = work[i].n - at[i].from, room = e->opts.n_row - n_row;
         if (left == 0) continue;
-        part now = p[i];
-        now.n = left < room ? left : room;
-        now.row = n_row;
-        const gdn_seq *s = now.work->seq;
-        for (int32_t k = 0; k < now.n; k++)
-            set_row(e, n_row + k, now.work->tokens[now.from + k], s->length + k);
-        set_sequence(e, *n_step, s, n_row, now.n, s->length);
-        stage(e, e->in.keep)[*n_step] = n_row + now.n - 1;
-        n_row += now.n;
-        now.index = i;
-        step[(*n_step)++] = now;
+        e->part[*n_part] = (gdn_part){.seq = work[i].seq, .tokens = work[i].tokens + at[i].from,
+                                      .n = left < room ? left : room};
+        n_row += e->part[*n_part].n;
+        of[(*n_part)++] = i;
     }
     return n_row;
 }
 
-static gdn_status run_step(gdn_engine *e, part *step, int32_t n_step, int32_t n_row,
-                           gdn_err *err) {
-    const gdn_pool_view pool = {.storage = e->storage,
-                                .page_bytes = e->plan.page_bytes,
-                                .conv_bytes = e->plan.conv_bytes,
-                                .n_page = e->pages.n_page,
-                                .block_size = e->plan.block_size};
-    gdn_forward f = {.m = e->m,
-                     .q = e->q,
-                     .pool = &pool,
-                     .ws = &e->ws,
-                     .tap = e->tap,
-                     .tap_arg = e->tap_arg};
-    gdn_tensor slot[GDN_MAX_GROUP];
-    const gdn_rows rows = rows_view(e, n_row, n_step, slot);
-    TRY(send(e, err));
-    TRY(gdn_forward_rows(&f, &rows, err));
-    logit_batch batch = {.e = e, .f = &f};
-    for (int32_t i = 0; i < n_step; i++) {
-        const gdn_work *w = step[i].work;
-        for (; step[i].out < w->n_out && w->out[step[i].out] < step[i].from + step[i].n;
-             step[i].out++)
-            TRY(want_logits(&batch, step[i].row + w->out[step[i].out] - step[i].from,
-                            w->logits + (int64_t)step[i].out * e->m->config.vocab, err));
+static gdn_status run_step(gdn_engine *e, const gdn_work *work, gdn_progress_of *at, const int32_t *of,
+                           int32_t n_part, gdn_err *err) {
+    const int64_t vocab = e->m->config.vocab;
+    batch b = {.e = e};
+    bool pairs = false;
+    TRY(gdn_step_run(e, e->part, n_part, err));
+    for (int32_t i = 0; i < n_part; i++) {
+        const gdn_work *w = work + of[i];
+        gdn_progress_of *p = at + of[i];
+        for (; p->out < w->n_out && w->out[p->out] < p->from + e->part[i].n; p->out++)
+            TRY(want(&b, e->part[i].row + w->out[p->out] - p->from, w->logits + p->out * vocab,
+                     err));
+        pairs = pairs || w->mtp != NULL;
     }
-    TRY(flush_logits(&batch, err));
-    if (e->opts.mtp) TRY(mtp_step(e, &f, step, n_step, &batch, err));
-    return gdn_queue_wait(e->q, err);
+    TRY(flush(&b, err));
+    TRY(gdn_step_advance(e, e->part, n_part, NULL, pairs, err));
+    for (int32_t i = 0; i < n_part; i++) {
+        const gdn_work *w = work + of[i];
+        gdn_progress_of *p = at + of[i];
+        p->from += e->part[i].n;
+        /* Token k's pair needs token k + 1; the last pair's output is at part.pair. */
+        for (; w->mtp != NULL && p->mtp_out < w->n_out && w->out[p->mtp_out] + 1 < p->from;
+             p->mtp_out++)
+            TRY(want(&b, e->part[i].pair - (p->from - 2 - w->out[p->mtp_out]),
+                     w->mtp + p->mtp_out * vocab, err));
+    }
+    return flush(&b, err);
 }
 
 gdn_status gdn_engine_eval(gdn_engine *e, const gdn_work *work, int32_t n_work,
@@ -279,33 +152,22 @@ gdn_status gdn_engine_eval(gdn_engine *e, const gdn_work *work, int32_t n_work,
         total += (uint64_t)work[i].n;
     }
     TRY(take_pages(e, work, n_work, err));
-    part *p = e->part, *step = e->part + e->opts.n_seq;
-    for (int32_t i = 0; i < n_work; i++) p[i] = (part){.work = work + i};
-    while (done < total) {
-        int32_t n_step;
-        const int32_t n_row = fill(e, p, n_work, step, &n_step);
-        const gdn_status st = run_step(e, step, n_step, n_row, err);
-        if (st != GDN_OK) {
-            for (int32_t i = 0; i < n_work; i++) work[i].seq->broken = true;
-            return_pages(e, work, n_work);
-            return st;
-        }
-        for (int32_t i = 0; i < n_step; i++) {
-            part *of = p + step[i].index;
-            of->from += step[i].n;
-            of->out = step[i].out;
-            of->mtp_out = step[i].mtp_out;
-            of->work->seq->length += step[i].n;
-        }
+    gdn_progress_of *at = e->progress;
+    int32_t *of = e->part_of;
+    memset(at, 0, (size_t)n_work * sizeof *at);
+    gdn_status st = GDN_OK;
+    while (st == GDN_OK && done < total) {
+        int32_t n_part;
+        const int32_t n_row = fill(e, work, at, n_work, of, &n_part);
+        st = run_step(e, work, at, of, n_part, err);
+        for (int32_t i = 0; st != GDN_OK && i < n_work; i++) work[i].seq->broken = true;
+        if (st != GDN_OK) break;
         done += (uint64_t)n_row;
-        e->steps++;
-        e->rows += (uint64_t)n_row;
         if (progress != NULL) progress(progress_arg, done, total);
-        if (cancel != NULL && *cancel && done < total) {
-            return_pages(e, work, n_work);
-            return gdn_fail(err, GDN_E_CANCELLED, "cancelled after %llu of %llu tokens",
-                            (unsigned long long)done, (unsigned long long)total);
-        }
+        if (cancel != NULL && *cancel && done < total)
+            st = gdn_fail(err, GDN_E_CANCELLED, "cancelled after %llu of %llu tokens",
+                          (unsigned long long)done, (unsigned long long)total);
     }
-    return GDN_OK;
+    end_work(work, n_work);
+    return st;
 }

@@ -17,6 +17,7 @@
 
 #include "../base/err.h"
 #include "../kern/kern.h"
+#include "sched.h"
 
 enum {
     BLOCK = 1024, /* of a long row: one partial sum each                            */
@@ -299,6 +300,11 @@ static int32_t draw_from_head(gdn_sampler *p, const float *x, int32_t best) {
         u -= p->w[i];
     }
     return p->idx[0];
+}
+
+int32_t gdn_sampler_most_likely(const gdn_sampler *p, const float *logits) {
+    const int32_t id = p->kern.argmax(logits, p->n);
+    return id >= 0 && id < p->n ? id : 0; /* all NaN: any guess does */
 }
 
 gdn_status gdn_sampler_next(gdn_sampler *p, const float *logits, int32_t *id, gdn_err *err) {

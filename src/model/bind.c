@@ -262,7 +262,9 @@ static gdn_status bind_projection(binder *b, const piece *p, int32_t n, int64_t 
         TRY(float_type(b, t, true, &type[i]));
         TRY(make_part(b, t, t->data, p[i].rows, k, type[i], p[i].order, &part[i]));
     }
-    *out = (gdn_projection){0};
+    *out = (gdn_projection){.n_piece = n};
+    for (int32_t i = 0, at = 0; i < n; at += out->piece[i++].n)
+        out->piece[i] = (gdn_piece){at, (int32_t)p[i].rows, b->m->n_site++};
     for (int32_t i = 0; i < n;) {
         int32_t end = i + 1;
         int64_t rows = p[i].rows;
@@ -387,7 +389,7 @@ static gdn_status bind_attention(binder *b, const char *base, gdn_layer *l) {
 
 /* Interleaved files group rows by key head: q, k, the group's v, the group's z; and its b, then
  * its a.  order lists the file's rows as q | k | v | z (then b | a) of all heads. */
-static void deinterleave(const gdn_config *c, int32_t *qkvz, int32_t *ba) {
+void gdn_model_deinterleave(const gdn_config *c, int32_t *qkvz, int32_t *ba) {
     const int32_t r = c->hv / c->hk, width = 2 * c->dk + 2 * r * c->dv;
     int32_t *at = qkvz;
     const int32_t begin[4] = {0, c->dk, 2 * c->dk, 2 * c->dk + r * c->dv};
@@ -414,7 +416,7 @@ static gdn_status bind_gdn_in(binder *b, const char *base, gdn_layer *l) {
     const int64_t rows = 2 * Kd + 2 * Vd;
     int32_t *order = malloc((size_t)(rows + 2 * c->hv) * sizeof *order);
     if (order == NULL) return gdn_fail(b->err, GDN_E_NOMEM, "%s: out of memory", b->m->dir);
-    deinterleave(c, order, order + rows);
+    gdn_model_deinterleave(c, order, order + rows);
     piece_set(&p[0], rows, order, "%slinear_attn.in_proj_qkvz.weight", base);
     piece_set(&p[1], 2 * c->hv, order + rows, "%slinear_attn.in_proj_ba.weight", base);
     const gdn_status st = bind_projection(b, p, 2, c->d, &l->in);
@@ -486,6 +488,7 @@ static gdn_status bind_embedding(binder *b) {
                         "config.json says tie_word_embeddings false", m->dir);
     TRY(bind_one(b, m->info.tied ? name : head_name, m->config.vocab, m->config.d, &head));
     m->head = head.w[0];
+    m->head_piece = head.piece[0];
     if (m->info.tied && gdn_weight_get_shape(m->head).type == GDN_F8)
         return gdn_fail(b->err, GDN_E_UNSUPPORTED,
                         "%s: tensor %s is F8_E4M3; embeddings need F32, BF16 or F16", m->dir, name);

@@ -37,6 +37,22 @@ static gdn_tensor heads(gdn_tensor t, int64_t n_head, int64_t d, int64_t apart) 
     return t;
 }
 
+/* What adapters add to one matrix's product; row: as in gdn_lora_op_args. */
+static gdn_status adapt(gdn_forward *f, const gdn_piece *p, gdn_tensor x, gdn_tensor y,
+                        gdn_tensor row, gdn_err *err) {
+    const gdn_model *m = f->m;
+    if (f->ws->adapter.buf == NULL || m->site == NULL || m->site[p->index].n_used == 0)
+        return GDN_OK;
+    gdn_lora_op_args a = {.y = y,
+                          .x = x,
+                          .adapter = f->ws->adapter,
+                          .row = row,
+                          .lora = m->site[p->index].lora,
+                          .n_lora = GDN_MAX_ADAPTER,
+                          .work = head_rows(f->ws->lora, y.shape[0])};
+    return gdn_op_lora(f->q, &a, err);
+}
+
 static gdn_status project(gdn_forward *f, const gdn_projection *p, gdn_tensor x, gdn_tensor y,
                           bool add, gdn_err *err) {
     int64_t at = 0;
@@ -47,6 +63,9 @@ static gdn_status project(gdn_forward *f, const gdn_projection *p, gdn_tensor x,
         TRY(gdn_op_linear(f->q, &a, err));
         at += s.n;
     }
+    for (int32_t i = 0; i < p->n_piece; i++)
+        TRY(adapt(f, &p->piece[i], x, columns(y, p->piece[i].at, p->piece[i].n), (gdn_tensor){0},
+                  err));
     return GDN_OK;
 }
 
@@ -103,22 +122,16 @@ static gdn_status attention_layer(gdn_forward *f, const gdn_layer *l, const gdn_
     return project(f, &l->out, y, head_rows(ws->h, T), true, err);
 }
 
-static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
-                                 gdn_err *err) {
+/* What the core needs of a layer and of the step; core, qkv, b and a are the caller's. */
+static gdn_core_args core_args(const gdn_forward *f, const gdn_layer *l, const gdn_rows *rows) {
     const gdn_config *c = &f->m->config;
-    gdn_workspace *ws = f->ws;
-    const int64_t T = rows_of(rows), hv = c->hv, dv = c->dv, W = c->conv_width;
-    const int64_t C = 2 * (int64_t)c->hk * c->dk + hv * dv, Vd = hv * dv;
-    const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
-    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
-
+    const gdn_workspace *ws = f->ws;
+    const int64_t hv = c->hv, dv = c->dv, W = c->conv_width, T = rows_of(rows);
+    const int64_t C = 2 * (int64_t)c->hk * c->dk + hv * dv;
     const int64_t conv_shape[3] = {f->pool->n_page, W - 1, C};
     const int64_t ssm_shape[4] = {f->pool->n_page, hv, dv, c->dk};
     gdn_core_args a = {
         .core = heads(head_rows(ws->core, T), hv, dv, dv),
-        .qkv = columns(proj, 0, C),
-        .b = columns(proj, C + Vd, hv),
-        .a = columns(proj, C + Vd + hv, hv),
         .conv_state = gdn_tensor_dense(f->pool->storage[l->storage], 0, f->m->kv, 3, conv_shape),
         .ssm_state = gdn_tensor_dense(f->pool->storage[l->storage], f->pool->conv_bytes, GDN_F32,
                                       4, ssm_shape),
@@ -134,6 +147,34 @@ static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_r
         .dk = c->dk,
     };
     a.conv_state.stride[0] = a.ssm_state.stride[0] = (int64_t)f->pool->page_bytes;
+    if (rows->line != NULL) {
+        const int64_t shape[3] = {rows->n_line, rows->line_rows, C + 2 * hv};
+        const uint64_t bytes = (uint64_t)shape[0] * (uint64_t)shape[1] * (uint64_t)shape[2] * 4;
+        const uint64_t at = (uint64_t)(l->group * f->m->n_storage + l->storage) * bytes;
+        const int64_t more = a.slot.shape[0] * rows->line_rows;
+        a.line = gdn_tensor_dense(rows->line, at, GDN_F32, 3, shape);
+        a.line_index = rows->line_index;
+        a.n_commit = rows->n_commit;
+        a.keep = rows->keep;
+        a.work_qkv = head_rows(ws->conv, T + more);
+        a.work_gate = head_rows(ws->gate, T + more);
+    }
+    return a;
+}
+
+static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
+                                 gdn_err *err) {
+    const gdn_config *c = &f->m->config;
+    gdn_workspace *ws = f->ws;
+    const int64_t T = rows_of(rows), hv = c->hv, dv = c->dv, Vd = hv * dv;
+    const int64_t C = 2 * (int64_t)c->hk * c->dk + Vd;
+    const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
+    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
+
+    gdn_core_args a = core_args(f, l, rows);
+    a.qkv = columns(proj, 0, C);
+    a.b = columns(proj, C + Vd, hv);
+    a.a = columns(proj, C + Vd + hv, hv);
     TRY(gdn_op_gdn_core(f->q, &a, err));
 
     const gdn_tensor y = matrix(ws->act, T, Vd);
@@ -179,6 +220,11 @@ static gdn_status moe_rows(gdn_forward *f, const gdn_moe *moe, int64_t T, gdn_er
                               .work_h = head_rows(ws->expert_h, T * top),
                               .work_index = gdn_tensor_slice(ws->expert_index, 0, 0,
                                                              2 * T * top + E + 1)};
+    if (moe->n_lora > 0 && ws->adapter.buf != NULL) {
+        e.adapter = ws->adapter;
+        e.lora = moe->lora;
+        e.n_lora = GDN_MAX_ADAPTER;
+    }
     TRY(gdn_op_moe_experts(f->q, &e, err));
     gdn_moe_combine_op_args s = {.y = head_rows(ws->h, T), .e = e.y, .weight = r.weight};
     if (c->shared_ffn > 0) {
@@ -223,6 +269,7 @@ gdn_status gdn_forward_rows(gdn_forward *f, const gdn_rows *rows, gdn_err *err) 
     const gdn_model *m = f->m;
     const int64_t T = rows_of(rows);
     const gdn_tensor h = head_rows(f->ws->h, T), last = head_rows(f->ws->last, T);
+    f->ws->adapter = rows->adapter;
     TRY(embed(f, rows->ids, h, err));
     TRY(angles(f, rows, err));
     for (int32_t i = 0; i < m->config.n_layer; i++) {
@@ -231,6 +278,22 @@ gdn_status gdn_forward_rows(gdn_forward *f, const gdn_rows *rows, gdn_err *err) 
     }
     TRY(norm(f, last, h, m->norm, err));
     if (f->tap != NULL) f->tap(f->tap_arg, m->config.n_layer, &last);
+    return GDN_OK;
+}
+
+gdn_status gdn_forward_commit(gdn_forward *f, const gdn_rows *rows, gdn_err *err) {
+    const gdn_model *m = f->m;
+    const int64_t hv = m->config.hv, C = 2 * (int64_t)m->config.hk * m->config.dk +
+                                         hv * m->config.dv;
+    for (int32_t i = 0; i < m->config.n_layer; i++) {
+        if (m->layer[i].full) continue;
+        gdn_core_args a = core_args(f, m->layer + i, rows);
+        const gdn_tensor none = matrix(f->ws->proj, 0, m->layer[i].in.n_out);
+        a.qkv = columns(none, 0, C);
+        a.b = columns(none, C, hv);
+        a.a = columns(none, C + hv, hv);
+        TRY(gdn_op_gdn_core(f->q, &a, err));
+    }
     return GDN_OK;
 }
 
@@ -247,14 +310,17 @@ gdn_status gdn_forward_logits(gdn_forward *f, gdn_tensor row, gdn_err *err) {
         TRY(gdn_op_cast(f->q, &c, err));
         a.x = xn;
     }
-    return gdn_op_linear(f->q, &a, err);
+    TRY(gdn_op_linear(f->q, &a, err));
+    return adapt(f, &f->m->head_piece, a.x, a.y, row, err);
 }
 
-gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, gdn_err *err) {
+gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, int64_t at,
+                           gdn_err *err) {
     const gdn_mtp *p = &f->m->mtp;
     gdn_workspace *ws = f->ws;
     const int64_t T = rows_of(rows), d = f->m->config.d;
     const gdn_tensor h = head_rows(ws->h, T), pair = head_rows(ws->pair, T);
+    ws->adapter = rows->adapter;
     /* pair = [norm(embedding of the next token) | norm(hidden)] */
     TRY(embed(f, rows->ids, h, err));
     TRY(norm(f, columns(pair, 0, d), h, p->embed_norm, err));
@@ -264,5 +330,5 @@ gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidd
     TRY(project(f, &p->fc, pair, h, false, err));
     TRY(angles(f, rows, err));
     TRY(layer_rows(f, &p->layer, rows, err));
-    return norm(f, head_rows(ws->last, T), h, p->norm, err);
+    return norm(f, gdn_tensor_slice(ws->last, 0, at, at + T), h, p->norm, err);
 }

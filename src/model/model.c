@@ -17,6 +17,7 @@ void gdn_model_close(gdn_model *m) {
     for (int32_t i = 0; i < m->n_owned; i++) gdn_weight_free(m->owned[i]);
     free(m->owned);
     free(m->layer);
+    free(m->site);
     gdn_buffer_free(m->vector);
     gdn_buffer_free(m->embed_buf);
     gdn_device_close(m->device);

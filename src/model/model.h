@@ -17,10 +17,25 @@
 /* Weights that read the same input and fill neighbouring columns of one output.  They are one
  * packed matrix unless their types differ. */
 enum { GDN_MAX_PART = 4, GDN_MAX_GROUP = 64 };
+
+/* A matrix of the checkpoint: columns at .. at + n - 1 of its projection's output, and where
+ * adapters of it are found. */
+typedef struct {
+    int32_t at, n;
+    int32_t index; /* in m->site */
+} gdn_piece;
+
 typedef struct {
     gdn_weight *w[GDN_MAX_PART];
-    int32_t     n, n_out;
+    gdn_piece   piece[GDN_MAX_PART];
+    int32_t     n, n_out, n_piece;
 } gdn_projection;
+
+/* What the open adapters add to one matrix. */
+typedef struct {
+    gdn_lora lora[GDN_MAX_ADAPTER];
+    int32_t  n_used;
+} gdn_site;
 
 typedef struct {
     gdn_projection gate_up, down;
@@ -30,6 +45,8 @@ typedef struct {
     gdn_projection router; /* [n_expert + 1]: the last output is the shared expert's gate */
     gdn_weight *gate_up, *down;
     gdn_mlp     shared;
+    const gdn_lora *lora[GDN_MAX_ADAPTER]; /* [n_expert][3]: gate, up, down; NULL: none */
+    int32_t     n_lora;                    /* how many are there                        */
 } gdn_moe;
 
 typedef struct {
@@ -54,6 +71,7 @@ typedef struct {
 struct gdn_adapter {
     gdn_model *m;
     int32_t index; /* in m->adapter, the number that rows carry */
+    uint64_t key;  /* of what is in it: never 0, the same for the same files and scale */
     struct gdn_lora_set *set;
 };
 
@@ -74,6 +92,7 @@ struct gdn_model {
     bool       has_mtp;
     gdn_tensor norm;
     gdn_weight *head;     /* also the embedding when tied                                 */
+    gdn_piece   head_piece;
     gdn_tensor embed;     /* untied embeddings                                            */
 
     int32_t n_attn;       /* layers with keys and values, the MTP layer included          */
@@ -87,10 +106,15 @@ struct gdn_model {
     gdn_buffer *embed_buf;
 
     gdn_adapter *adapter[GDN_MAX_ADAPTER]; /* NULL where free */
+    gdn_site *site;       /* [n_site]; NULL until the first adapter is opened             */
+    int32_t   n_site;
 };
 
 /* Which name prefixes the tensors of m->weights have and whether there is an MTP head (bind.c). */
 gdn_status gdn_model_find_parts(gdn_model *m, gdn_err *err);
+/* The rows of in_proj_qkvz and in_proj_ba in the order of the projection (bind.c): place i is row
+ * qkvz[i] of the file; 2 hk dk + 2 hv dv and 2 hv of them. */
+void gdn_model_deinterleave(const gdn_config *c, int32_t *qkvz, int32_t *ba);
 /* Bind the tensors of m->weights to m (bind.c). */
 gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err);
 
@@ -114,6 +138,10 @@ typedef struct {
                               no row of the step has one */
     gdn_tensor *slot;      /* [n_group] of [n_seq] i32: state page of each sequence */
     gdn_kv_layout kv;
+    gdn_buffer *line;      /* [GDN layers of all groups][n_line][line_rows][C + 2 hv] f32: raw rows
+                              of drafts (gdn_core's line); NULL: none */
+    int32_t     n_line, line_rows;
+    gdn_tensor  line_index, n_commit, keep; /* [n_seq] i32 */
 } gdn_rows;
 
 /* Scratch of a step, sized for the largest one. */
@@ -127,10 +155,14 @@ typedef struct {
     gdn_tensor conv, gate, core;             /* GDN                           */
     gdn_tensor router, expert, weight, shared; /* MoE                         */
     gdn_tensor expert_gu, expert_h, expert_out, expert_index;
-    gdn_tensor last;       /* [R + 2 n_seq, d] f32: after the final norm; the tail keeps two
-                              rows of every sequence for the MTP head         */
+    gdn_tensor last;       /* [R + n_kept, d] f32: after the final norm; the tail is the
+                              engine's, to keep rows from step to step        */
     gdn_tensor pair;       /* [R, 2d] act: the MTP head's input               */
     gdn_tensor logits;     /* [L, vocab] f32                                  */
+    gdn_tensor lora;       /* [R, GDN_MAX_RANK] f32: adapters                 */
+    gdn_tensor adapter;    /* i32: those of the rows in last, by row; buf NULL: none.  Set by
+                              forward_rows and _mtp; a caller that asks for the logits of
+                              other rows sets it before                       */
 } gdn_workspace;
 
 /* Called with the residual stream before each layer and after the final norm (tests). */
@@ -145,19 +177,29 @@ typedef struct {
     void *tap_arg;
 } gdn_forward;
 
-/* Workspace tensors for at most n_row rows, n_seq sequences and n_logit rows of logits, cut out
- * of one new buffer. */
-gdn_status gdn_workspace_create(gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_logit,
-                                gdn_workspace *ws, gdn_buffer **buf, gdn_err *err);
+/* The largest step. */
+typedef struct {
+    int32_t n_row, n_logit; /* R rows, L rows of logits                              */
+    int64_t n_kept;         /* rows behind those of a step in ws->last               */
+    int64_t n_line_row;     /* rows behind those of a step for drafts of earlier steps */
+} gdn_step_size;
+
+/* Workspace tensors cut out of one new buffer. */
+gdn_status gdn_workspace_create(gdn_model *m, const gdn_step_size *size, gdn_workspace *ws,
+                                gdn_buffer **buf, gdn_err *err);
 
 /* All layers over the rows; afterwards ws->last[0..n_row) holds the rows after the final norm. */
 gdn_status gdn_forward_rows(gdn_forward *f, const gdn_rows *rows, gdn_err *err);
+
+/* Only fold what lies in the sequences' lines into their states; rows->ids is empty. */
+gdn_status gdn_forward_commit(gdn_forward *f, const gdn_rows *rows, gdn_err *err);
 
 /* ws->logits[i] = head(ws->last[row[i]]); row [n] i32, n at most L. */
 gdn_status gdn_forward_logits(gdn_forward *f, gdn_tensor row, gdn_err *err);
 
 /* The MTP head: rows->ids are the next tokens, hidden [n_row] i32 says which rows of ws->last
- * they go with.  Its result replaces ws->last[0..n_row). */
-gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, gdn_err *err);
+ * they go with.  Its result goes to rows at .. at + n_row of ws->last. */
+gdn_status gdn_forward_mtp(gdn_forward *f, const gdn_rows *rows, gdn_tensor hidden, int64_t at,
+                           gdn_err *err);
 
 #endif

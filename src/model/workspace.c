@@ -23,11 +23,10 @@ static void widen(const gdn_layer *l, int64_t *proj, int64_t *act) {
     *act = max64(*act, mlp->gate_up.n_out / 2);
 }
 
-/* Row counts R and L, and one more row than a step has where a copy of each sequence's is kept. */
-static void layout(const gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_logit,
-                   gdn_workspace *ws, cutter *cut_from) {
+static void layout(const gdn_model *m, const gdn_step_size *size, gdn_workspace *ws,
+                   cutter *cut_from) {
     const gdn_config *c = &m->config;
-    const int64_t R = n_row, d = c->d, Vd = (int64_t)c->hv * c->dv;
+    const int64_t R = size->n_row, d = c->d, Vd = (int64_t)c->hv * c->dv;
     const int64_t C = 2 * (int64_t)c->hk * c->dk + Vd;
     int64_t proj = 1, act = max64(Vd, (int64_t)c->hq * c->head_dim);
     for (int32_t i = 0; i < c->n_layer; i++) widen(m->layer + i, &proj, &act);
@@ -43,9 +42,9 @@ static void layout(const gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_l
     ws->q.shape[2] = c->head_dim;
     ws->q.stride[2] = ws->q.stride[1];
     ws->q.stride[1] *= c->head_dim;
-    ws->conv = cut(cut_from, GDN_F32, R, C);
+    ws->conv = cut(cut_from, GDN_F32, R + size->n_line_row, C);
     ws->core = cut(cut_from, GDN_F32, R, Vd);
-    ws->gate = cut(cut_from, GDN_F32, R, 2 * (int64_t)c->hv);
+    ws->gate = cut(cut_from, GDN_F32, R + size->n_line_row, 2 * (int64_t)c->hv);
     ws->gate.ndim = 3;
     ws->gate.shape[1] = 2;
     ws->gate.shape[2] = c->hv;
@@ -65,19 +64,21 @@ static void layout(const gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_l
         ws->expert_index.shape[0] = ws->expert_index.shape[1];
         ws->expert_index.stride[0] = ws->expert_index.stride[1];
     }
-    ws->last = cut(cut_from, GDN_F32, R + 2 * (int64_t)n_seq, d);
+    ws->last = cut(cut_from, GDN_F32, R + size->n_kept, d);
     if (m->has_mtp) ws->pair = cut(cut_from, m->act, R, 2 * d);
-    ws->logits = cut(cut_from, GDN_F32, n_logit, c->vocab);
+    ws->lora = cut(cut_from, GDN_F32, R, GDN_MAX_RANK);
+    ws->adapter = (gdn_tensor){0};
+    ws->logits = cut(cut_from, GDN_F32, size->n_logit, c->vocab);
 }
 
-gdn_status gdn_workspace_create(gdn_model *m, int32_t n_row, int32_t n_seq, int32_t n_logit,
-                                gdn_workspace *ws, gdn_buffer **buf, gdn_err *err) {
+gdn_status gdn_workspace_create(gdn_model *m, const gdn_step_size *size, gdn_workspace *ws,
+                                gdn_buffer **buf, gdn_err *err) {
     cutter c = {0};
-    layout(m, n_row, n_seq, n_logit, ws, &c);
+    layout(m, size, ws, &c);
     const gdn_status st = gdn_buffer_alloc(m->device, c.at, &c.buf, err);
     if (st != GDN_OK) return st;
     c.at = 0;
-    layout(m, n_row, n_seq, n_logit, ws, &c);
+    layout(m, size, ws, &c);
     *buf = c.buf;
     return GDN_OK;
 }

@@ -88,30 +88,30 @@ static void check_greedy(gdn_math math, bool thin) {
         int32_t n, n_want, last;
         int32_t *ids = ids_of(json_object_get(one, "prompt_ids"), &n);
         int32_t *want = ids_of(json_object_get(one, "greedy_ids"), &n_want);
-        must(gdn_seq_create(e, &s, &err), &err);
         if (math == GDN_MATH_F32) {
             float logits[VOCAB];
+            must(gdn_seq_create(e, &s, &err), &err);
             last = n - 1;
             gdn_work w = {.seq = s, .tokens = ids, .n = n, .out = &last, .n_out = 1,
                           .logits = logits};
             must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
             check_top5(one, logits, prompt);
             gdn_seq_free(s);
-            must(gdn_seq_create(e, &s, &err), &err);
         }
         answer a = {.n = 0};
         const gdn_model_info *info = gdn_model_get_info(m);
-        gdn_generate_opts g = {.engine = e, .seq = s, .prompt = ids, .n_prompt = n,
-                               .max_new = n_want, .stop = info->stop, .n_stop = info->n_stop,
-                               .on_token = collect, .arg = &a};
-        gdn_generate_result r;
-        gdn_sampling_defaults(&g.sampling);
+        gdn_request_opts g;
+        gdn_request_result r;
+        gdn_request_opts_defaults(&g);
+        g.prompt = ids, g.n_prompt = n;
+        g.max_new = n_want;
+        g.stop = info->stop, g.n_stop = info->n_stop;
+        g.on_token = collect, g.arg = &a;
         g.sampling.temperature = 0;
-        must(gdn_generate(&g, &r, &err), &err);
+        must(gdn_generate(e, &g, NULL, &r, &err), &err);
         assert_int_equal(r.n_new, n_want);
         assert_true(a.n >= n_want - 1 && n_want <= MAX_NEW);
         assert_memory_equal(a.id, want, (size_t)a.n * sizeof *want);
-        gdn_seq_free(s);
         free(ids), free(want);
     }
     gdn_engine_free(e);

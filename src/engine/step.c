@@ -1,0 +1,307 @@
+/* step.c - rows of several sequences through the model, and what is left of them afterwards.
+ *
+ *     run ─► rows of ws.last ─► logits of any of them ─► advance: which tokens stay
+ *
+ * ws.last:  [ rows of the step | hidden rows kept for each sequence | outputs of the MTP head ]
+ *
+ * Pair t of the MTP layer is the hidden row of token t with token t + 1.  Pairs are evaluated when
+ * a draft is wanted or many wait, so that a request without drafts pays next to nothing and can
+ * still begin drafting at any time. */
+#include <string.h>
+
+#include "../base/err.h"
+#include "engine.h"
+
+#define TRY(call)                                                                         \
+    do {                                                                                  \
+        const gdn_status st_ = (call);                                                    \
+        if (st_ != GDN_OK) return st_;                                                    \
+    } while (0)
+
+/* The host's copy of a step's input, written to the device as one piece. */
+static int32_t *stage(const gdn_engine *e, gdn_tensor t) { return e->stage + t.at / 4; }
+
+static gdn_status send(gdn_engine *e, gdn_err *err) {
+    return gdn_queue_write(e->q, e->input, 0, e->stage, gdn_buffer_bytes(e->input), err);
+}
+
+static int32_t kept_rows(const gdn_engine *e) { return e->opts.mtp ? GDN_HIDDEN : 1; }
+
+int32_t gdn_hidden_row(const gdn_seq *s, int32_t t) {
+    const int32_t n = kept_rows(s->e);
+    return s->e->opts.n_row + s->index * n + t % n;
+}
+
+static int32_t mtp_rows_at(const gdn_engine *e) {
+    return e->opts.n_row + e->opts.n_seq * kept_rows(e);
+}
+
+static void set_row(gdn_engine *e, int32_t row, int32_t id, int32_t position, int32_t adapter) {
+    stage(e, e->in.ids)[row] = id;
+    stage(e, e->in.adapter)[row] = adapter;
+    for (int k = 0; k < 3; k++) stage(e, e->in.pos)[3 * row + k] = position;
+}
+
+/* Sequence i of the step: rows begin .. begin + n - 1, after n_past tokens. */
+static void set_sequence(gdn_engine *e, int32_t i, const gdn_seq *s, int32_t begin, int32_t n,
+                         int32_t n_past, bool keep) {
+    const gdn_step_input *in = &e->in;
+    stage(e, in->seq_start)[i] = begin;
+    stage(e, in->seq_start)[i + 1] = begin + n;
+    stage(e, in->n_past)[i] = n_past;
+    stage(e, in->has_state)[i] = s->length > 0;
+    stage(e, in->line)[i] = s->index;
+    stage(e, in->n_commit)[i] = s->pending;
+    stage(e, in->keep)[i] = keep;
+    if (s->n_page > 0)
+        memcpy(stage(e, in->page) + (int64_t)i * in->page.shape[1], s->page,
+               (size_t)s->n_page * sizeof *s->page);
+    for (int32_t g = 0; g < e->m->n_group; g++) stage(e, in->slot[g])[i] = s->slot[g];
+}
+
+static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tensor *slot) {
+    const gdn_step_input *in = &e->in;
+    for (int32_t g = 0; g < e->m->n_group; g++)
+        slot[g] = gdn_tensor_slice(in->slot[g], 0, 0, n_seq);
+    bool adapted = false;
+    for (int32_t i = 0; i < n_row; i++) adapted = adapted || stage(e, in->adapter)[i] >= 0;
+    gdn_rows r = {
+        .ids = gdn_tensor_slice(in->ids, 0, 0, n_row),
+        .adapter = adapted ? gdn_tensor_slice(in->adapter, 0, 0, n_row) : (gdn_tensor){0},
+        .pos = gdn_tensor_slice(in->pos, 0, 0, n_row),
+        .has_state = gdn_tensor_slice(in->has_state, 0, 0, n_seq),
+        .slot = slot,
+        .kv = {.seq_start = gdn_tensor_slice(in->seq_start, 0, 0, n_seq + 1),
+               .n_past = gdn_tensor_slice(in->n_past, 0, 0, n_seq),
+               .page = gdn_tensor_slice(in->page, 0, 0, n_seq),
+               .block_size = e->plan.block_size},
+    };
+    if (e->line != NULL) {
+        r.line = e->line;
+        r.n_line = e->opts.n_seq;
+        r.line_rows = e->opts.n_draft + 1;
+        r.line_index = gdn_tensor_slice(in->line, 0, 0, n_seq);
+        r.n_commit = gdn_tensor_slice(in->n_commit, 0, 0, n_seq);
+        r.keep = gdn_tensor_slice(in->keep, 0, 0, n_seq);
+    }
+    return r;
+}
+
+typedef struct {
+    gdn_pool_view pool;
+    gdn_forward f;
+} pass;
+
+static gdn_forward *forward(gdn_engine *e, pass *p) {
+    p->pool = (gdn_pool_view){.storage = e->storage,
+                              .page_bytes = e->plan.page_bytes,
+                              .conv_bytes = e->plan.conv_bytes,
+                              .n_page = e->pages.n_page,
+                              .block_size = e->plan.block_size};
+    p->f = (gdn_forward){.m = e->m,
+                         .q = e->q,
+                         .pool = &p->pool,
+                         .ws = &e->ws,
+                         .tap = e->tap,
+                         .tap_arg = e->tap_arg};
+    return &p->f;
+}
+
+gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *err) {
+    int32_t n_row = 0;
+    for (int32_t i = 0; i < n_part; i++) {
+        gdn_part *p = part + i;
+        const gdn_seq *s = p->seq;
+        p->row = n_row;
+        for (int32_t k = 0; k < p->n; k++)
+            set_row(e, n_row + k, p->tokens[k], s->length + k, s->adapter);
+        set_sequence(e, i, s, n_row, p->n, s->length, p->keep);
+        n_row += p->n;
+    }
+    pass now;
+    gdn_tensor slot[GDN_MAX_GROUP];
+    const gdn_rows rows = rows_view(e, n_row, n_part, slot);
+    TRY(send(e, err));
+    TRY(gdn_forward_rows(forward(e, &now), &rows, err));
+    e->steps++;
+    e->rows += (uint64_t)n_row;
+    return gdn_queue_wait(e->q, err);
+}
+
+gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_err *err) {
+    int32_t n_seq = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (seq[i]->pending > 0) set_sequence(e, n_seq++, seq[i], 0, 0, seq[i]->length, false);
+    if (n_seq == 0) return GDN_OK;
+    pass now;
+    gdn_tensor slot[GDN_MAX_GROUP];
+    const gdn_rows rows = rows_view(e, 0, n_seq, slot);
+    TRY(send(e, err));
+    TRY(gdn_forward_commit(forward(e, &now), &rows, err));
+    TRY(gdn_queue_wait(e->q, err));
+    for (int32_t i = 0; i < n; i++) seq[i]->pending = 0;
+    return GDN_OK;
+}
+
+gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
+                           gdn_err *err) {
+    pass now;
+    memcpy(stage(e, e->in.out), row, (size_t)n * sizeof *row);
+    TRY(send(e, err));
+    TRY(gdn_forward_logits(forward(e, &now), gdn_tensor_slice(e->in.out, 0, 0, n), err));
+    char *host = gdn_buffer_host(e->ws.logits.buf);
+    if (host == NULL)
+        TRY(gdn_queue_read(e->q, e->logits, e->ws.logits.buf, e->ws.logits.at,
+                           (uint64_t)n * (uint64_t)e->m->config.vocab * sizeof(float), err));
+    TRY(gdn_queue_wait(e->q, err));
+    *logits = host != NULL ? (const float *)(const void *)(host + e->ws.logits.at) : e->logits;
+    return GDN_OK;
+}
+
+/* --- after a step ------------------------------------------------------------------------- */
+
+/* Pairs of one sequence that a pass evaluates: from .. to - 1. */
+typedef struct {
+    const gdn_seq *s;
+    const gdn_part *part; /* the step that tokens from `old` on came with; NULL: none */
+    int32_t from, to, old, next; /* next: the token behind the sequence's last       */
+} pairs_of;
+
+static void add_pairs(gdn_engine *e, int32_t i, int32_t row, const pairs_of *p) {
+    const gdn_seq *s = p->s;
+    for (int32_t t = p->from; t < p->to; t++) {
+        const int32_t token = t + 1 == s->length ? p->next
+                              : t + 1 >= p->old  ? p->part->tokens[t + 1 - p->old]
+                                                 : s->recent[(t + 1) % GDN_HIDDEN];
+        set_row(e, row + t - p->from, token, t, s->adapter);
+        stage(e, e->in.hidden)[row + t - p->from] =
+            t >= p->old ? p->part->row + t - p->old : gdn_hidden_row(s, t);
+    }
+    set_sequence(e, i, s, row, p->to - p->from, p->from, false);
+}
+
+/* A pass of the MTP layer over what was staged; its output begins at row `out`. */
+static gdn_status mtp_pass(gdn_engine *e, int32_t n_row, int32_t n_seq, int32_t out,
+                           gdn_err *err) {
+    pass now;
+    gdn_tensor slot[GDN_MAX_GROUP];
+    if (n_row == 0) return GDN_OK;
+    const gdn_rows rows = rows_view(e, n_row, n_seq, slot);
+    TRY(send(e, err));
+    TRY(gdn_forward_mtp(forward(e, &now), &rows, gdn_tensor_slice(e->in.hidden, 0, 0, n_row), out,
+                        err));
+    return gdn_queue_wait(e->q, err);
+}
+
+/* Passes of at most n_row rows, filled one sequence after the other. */
+typedef struct {
+    gdn_engine *e;
+    int32_t n_row, n_seq, out;
+} passes;
+
+/* All pairs of p, and where the output for the last of them will lie. */
+static gdn_status pass_pairs(passes *w, pairs_of p, int32_t *last, gdn_err *err) {
+    const int32_t end = p.to;
+    while (p.from < end) {
+        const int32_t room = w->e->opts.n_row - w->n_row;
+        p.to = end - p.from < room ? end : p.from + room;
+        add_pairs(w->e, w->n_seq++, w->n_row, &p);
+        w->n_row += p.to - p.from;
+        *last = w->out + w->n_row - 1;
+        p.from = p.to;
+        if (w->n_row < w->e->opts.n_row) continue;
+        TRY(mtp_pass(w->e, w->n_row, w->n_seq, w->out, err));
+        w->out += w->n_row;
+        w->n_row = w->n_seq = 0;
+    }
+    return GDN_OK;
+}
+
+/* Evaluate pairs that the step completed: all, or of sequences where many wait. */
+static gdn_status run_pairs(gdn_engine *e, gdn_part *part, int32_t n_part, const int32_t *old,
+                            bool all, gdn_err *err) {
+    passes w = {.e = e, .out = mtp_rows_at(e)};
+    for (int32_t i = 0; i < n_part; i++) {
+        gdn_seq *s = part[i].seq;
+        if (s->mtp_length >= s->length - 1 ||
+            (!all && s->length - 1 - s->mtp_length < GDN_MTP_BACKLOG))
+            continue;
+        const pairs_of p = {.s = s, .part = part + i, .from = s->mtp_length,
+                            .to = s->length - 1, .old = old[i]};
+        TRY(pass_pairs(&w, p, &part[i].pair, err));
+        s->mtp_length = s->length - 1;
+    }
+    return mtp_pass(e, w.n_row, w.n_seq, w.out, err);
+}
+
+gdn_status gdn_step_pairs(gdn_engine *e, gdn_seq *const *seq, const int32_t *next, int32_t n,
+                          int32_t *row, gdn_err *err) {
+    passes w = {.e = e, .out = mtp_rows_at(e)};
+    for (int32_t i = 0; i < n; i++) {
+        gdn_seq *s = seq[i];
+        const pairs_of p = {.s = s, .from = s->mtp_length,
+                            .to = next != NULL ? s->length : s->length - 1, .old = s->length,
+                            .next = next != NULL ? next[i] : -1};
+        int32_t last = -1;
+        TRY(pass_pairs(&w, p, &last, err));
+        if (row != NULL) row[i] = last;
+        if (p.to > s->mtp_length) s->mtp_length = p.to;
+    }
+    return mtp_pass(e, w.n_row, w.n_seq, w.out, err);
+}
+
+/* Put aside the hidden rows of the step's tokens from .. length - 1 of a sequence. */
+static gdn_status keep_hidden(gdn_engine *e, const gdn_part *p, int32_t old, gdn_err *err) {
+    const gdn_seq *s = p->seq;
+    const int32_t kept = kept_rows(e);
+    int32_t from = s->length - 1;
+    if (e->opts.mtp && s->mtp_length < from) from = s->mtp_length;
+    if (from < old) from = old;
+    for (int32_t t = from; t < s->length;) {
+        const int32_t to = gdn_hidden_row(s, t);
+        int32_t n = s->length - t;
+        if (n > kept - t % kept) n = kept - t % kept;
+        for (int32_t k = 0; k < n; k++) stage(e, e->in.copy)[k] = p->row + t - old + k;
+        TRY(send(e, err));
+        const gdn_embed_args a = {.y = gdn_tensor_slice(e->ws.last, 0, to, to + n),
+                                  .ids = gdn_tensor_slice(e->in.copy, 0, 0, n),
+                                  .table = e->ws.last};
+        TRY(gdn_op_embed(e->q, &a, err));
+        t += n;
+    }
+    return GDN_OK;
+}
+
+gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const int32_t *accepted,
+                            bool pairs, gdn_err *err) {
+    int32_t *old = e->old;
+    for (int32_t i = 0; i < n_part; i++) {
+        gdn_seq *s = part[i].seq;
+        const int32_t n = accepted != NULL ? accepted[i] : part[i].n;
+        old[i] = s->length;
+        s->length += n;
+        s->pending = part[i].keep ? n : 0;
+        part[i].pair = -1;
+    }
+    if (e->opts.mtp) TRY(run_pairs(e, part, n_part, old, pairs, err));
+    for (int32_t i = 0; i < n_part; i++) {
+        gdn_seq *s = part[i].seq;
+        for (int32_t t = s->length > old[i] + GDN_HIDDEN ? s->length - GDN_HIDDEN : old[i];
+             t < s->length; t++)
+            s->recent[t % GDN_HIDDEN] = part[i].tokens[t - old[i]];
+        TRY(keep_hidden(e, part + i, old[i], err));
+    }
+    return gdn_queue_wait(e->q, err);
+}
+
+gdn_status gdn_step_draft(gdn_engine *e, gdn_seq *const *seq, const int32_t *hidden,
+                          const int32_t *token, const int32_t *pos, int32_t n, int32_t *out,
+                          gdn_err *err) {
+    for (int32_t i = 0; i < n; i++) {
+        set_row(e, i, token[i], pos[i], seq[i]->adapter);
+        stage(e, e->in.hidden)[i] = hidden[i];
+        set_sequence(e, i, seq[i], i, 1, pos[i], false);
+    }
+    *out = mtp_rows_at(e);
+    return mtp_pass(e, n, n, *out, err);
+}
