@@ -1,5 +1,5 @@
 /* tools.h - work beside running a model: random models, logits to a file, perplexity, speed,
- * recorded calls of the operator. */
+ * recorded calls of the operator, what a cache will look like. */
 #ifndef GDN_TOOLS_H
 #define GDN_TOOLS_H
 
@@ -62,6 +62,7 @@ typedef struct {
     int32_t        n_position; /* NULL: all of them                                     */
     bool           mtp;        /* write the draft head's logits too (default)           */
     const gdn_engine_opts *engine; /* n_row and block_size count; NULL: defaults        */
+    const gdn_adapter *adapter;/* NULL: none                                            */
     const char    *path;       /* the safetensors file to make                          */
     gdn_progress_fn *progress; /* in tokens; may be NULL                                */
     void          *arg;
@@ -92,6 +93,7 @@ typedef struct {
     int32_t        n;
     int32_t        n_ctx;  /* tokens of a window; 0: the model's context                  */
     const gdn_engine_opts *engine; /* n_row and block_size count; NULL: defaults          */
+    const gdn_adapter *adapter;    /* NULL: none                                          */
     gdn_progress_fn *progress;     /* in tokens; may be NULL                              */
     void          *arg;
 } gdn_perplexity_opts;
@@ -169,25 +171,39 @@ enum { GDN_OP_CORE, GDN_OP_Z, GDN_OP_CONV_STATE, GDN_OP_SSM_STATE, GDN_OP_N_OUTP
 /* What the files call an output: "core_attn_out", "z", "conv_state", "ssm_state"; else NULL. */
 GDN_API const char *gdn_op_output_name(int32_t i);
 
+/* How a call is made: gdn_attention() in both forms of the delta rule, and gdn_causal_conv1d() and
+ * gdn_delta_rule() one after the other. */
+enum { GDN_OP_RECURRENT, GDN_OP_CHUNKED, GDN_OP_RECURRENT_STAGES, GDN_OP_CHUNKED_STAGES,
+       GDN_OP_N_FORM };
+
+/* "recurrent", "chunked", "recurrent_stages", "chunked_stages"; else NULL. */
+GDN_API const char *gdn_op_form_name(int32_t i);
+
 /* Errors of what the call has to write, the larger of two runs; rel_l2 is relative to the rows
  * written or to the whole pool.  NaN equals NaN; a number against NaN or infinity is an infinite
  * error. */
 typedef struct {
     double  max_abs, rel_l2;
     double  bound;     /* of rel_l2; 0: bit for bit                                        */
-    int64_t n_differ;  /* elements that had to be exact, or to be kept, and are not        */
+    int64_t n_differ;  /* elements that had to be exact, or to be kept, and are not; with
+                          stages also those that are not gdn_attention()'s bit for bit     */
     bool    pass;
 } gdn_op_vector_error;
 
 typedef struct {
-    char    form[64];  /* "bf16/f32 SD parts 2+1+0": types of rows and of states, layouts of
-                          conv_state and rows, numbers of prefills + decodes + drafts      */
     gdn_op_vector_error out[GDN_OP_N_OUTPUT];
     int64_t n_stray;   /* bytes changed that the call must not touch                       */
     bool    pass;
+} gdn_op_form_result;
+
+typedef struct {
+    char    kind[64];  /* "bf16/f32 SD parts 2+1+0": types of rows and of states, layouts of
+                          conv_state and rows, numbers of prefills + decodes + drafts      */
+    gdn_op_form_result form[GDN_OP_N_FORM];
+    bool    pass;
 } gdn_op_vector_result;
 
-/* Run the call that a safetensors file records and compare its outputs.
+/* Run the call that a safetensors file records, in every form, and compare its outputs.
  *
  *   device  as for gdn_device_open(), and opts; both may be NULL
  *   out     written only on GDN_OK, which an error beyond its bound is too
@@ -196,17 +212,92 @@ typedef struct {
  * (with null_slot, conv_layout SD or DS, conv_width, conv_lines, dtype, ssm_dtype), outputs with
  * what they hold before, and expect.NAME: what they hold afterwards, whole pools.
  *
- * Each call runs twice: all tensors dense, and both pools in pages with NaN between them and
+ * Each form runs twice: all tensors dense, and both pools in pages with NaN between them and
  * around all tensors.  Rows and slots that no sequence covers must keep their bytes.
  *
- * Bounds of the relative L2 error: z and conv_state exact; f32 rows 2e-6; bf16 rows core 1e-3 and
- * f32 states 5e-5; f16 rows an eighth of that; states in 16 bits as core of the coarser type.
+ * Bounds of the relative L2 error: z and conv_state exact; core and f32 states as gdn_delta_form
+ * says for the type of the rows; states in 16 bits as core of the coarser type.
  *
  * GDN_E_FORMAT   not such a file: names what is missing or wrong
  * GDN_E_INVALID  gdn_attention() refused the arguments */
 GDN_API gdn_status gdn_op_vector_run(const char *path, const char *device,
                                      const gdn_device_opts *opts, gdn_op_vector_result *out,
                                      gdn_err *err);
+
+/* --- what a cache will look like ---------------------------------------------------- */
+
+/* Fill with gdn_plan_defaults() and set by name. */
+typedef struct {
+    const char *model;      /* a folder with config.json, or that file; weights are not needed */
+    const char *like;       /* or a released shape, see gdn_random_like(); one of the two      */
+    const char *type;       /* weights of such a shape: "bf16" (default), "f16", "f32", "fp8"  */
+    const char *device;     /* as for gdn_device_open(), but it need not be present; NULL: the
+                               default one                                                     */
+    const char *mode;       /* states that are kept: "none" (default): the last one of a
+                               sequence; "align": also those at ends of blocks that a prefill
+                               reached; "all": also those at every block's end                 */
+    const char *kv_type;    /* keys and values: "bf16" (default), "f16", "f32", "fp8"          */
+    const char *conv_type;  /* convolution states: "bf16" (default), "f16", "f32"              */
+    const char *state_type; /* recurrent states: "f32" (default), "bf16", "f16"                */
+    int32_t     tp;         /* shards that the heads are divided among: 1                      */
+    int32_t     n_draft;    /* tokens a step may draft: 0, up to 64                            */
+    bool        mtp;        /* count the draft head where the model has one (default)          */
+    int32_t     block_size; /* tokens; 0: the rule decides                                     */
+    int32_t     mamba_block_size; /* mode "all": tokens between states are a multiple of this;
+                               0: of the delta rule's chunk of 64                              */
+    int32_t     n_ctx;      /* tokens of a sequence; 0: what the model was made for            */
+    uint64_t    memory_bytes; /* of one device, for weights and cache; 0: not known            */
+} gdn_plan_opts;
+
+GDN_API void gdn_plan_defaults(gdn_plan_opts *o);
+
+/* Bytes are those of one shard; strings live as long as the program. */
+typedef struct {
+    const char *arch, *device, *mode, *kv_type, *conv_type, *state_type;
+    const char *weight_type;            /* "bf16", "f16", "f32", "fp8"                         */
+    int32_t  n_layer, n_full, n_linear;
+    bool     has_mtp;                   /* a draft head, with one layer of attention, counts   */
+    int32_t  tp, n_draft;
+    int32_t  hq, hkv, head_dim, hk, hv, dk, dv, conv_width; /* heads: of the shard             */
+
+    int32_t  kv_multiple, gdn_multiple; /* what the device asks for                            */
+    int32_t  align;                     /* the block size is a multiple of this                */
+    int32_t  block_size;                /* tokens of a page with keys and values               */
+    int32_t  mamba_block_size;          /* tokens between kept states; 0: only the last is kept */
+    uint64_t page_bytes;                /* of one layer                                        */
+    uint64_t kv_bytes_per_token;        /* of one layer                                        */
+    uint64_t conv_bytes, state_bytes;   /* of one layer: the parts of a state                  */
+    uint64_t padding_bytes;             /* behind a state in its page                          */
+    double   waste;                     /* page / state - 1; 0 without states                  */
+
+    int32_t  n_attn;                    /* layers with keys and values, the draft head's too   */
+    int32_t  n_storage, n_group;        /* tensors of the pool; groups of linear layers        */
+    uint64_t pool_page_bytes;           /* of a page in all storages                           */
+
+    int32_t  n_ctx;                     /* tokens of a sequence                                */
+    int64_t  kv_pages, state_pages;     /* of such a sequence: see gdn_plan()                  */
+    uint64_t sequence_bytes;
+
+    uint64_t weight_bytes;              /* as stored, without a vision tower                   */
+    uint64_t cache_bytes;               /* memory_bytes less weights; these are 0 without it   */
+    int64_t  n_page;                    /* pages of the pool, without the one that stays empty */
+    int64_t  n_seq;                     /* sequences of n_ctx tokens that fit                  */
+    int64_t  max_tokens;                /* of one sequence alone, at most 2^31 - 1             */
+} gdn_plan_result;
+
+/* The page size of a model's cache on a device and what fits into its memory, from config.json
+ * alone.
+ *
+ * A sequence holds a page of keys and values for every block_size tokens and, in each group of
+ * linear layers, 1 state (mode "none"), 2 (the running one and one kept: "align") or one a block
+ * ("all"), and one more for each drafted token.  Work space of the forward pass is not counted.
+ *
+ * GDN_E_INVALID      an option is out of range: names the value and what it may be; a block size
+ *                    that does not work: names the smallest that does; heads that tp does not
+ *                    divide
+ * GDN_E_IO, GDN_E_FORMAT, GDN_E_UNSUPPORTED   config.json, as for gdn_model_open()
+ * *out is written only on GDN_OK. */
+GDN_API gdn_status gdn_plan(const gdn_plan_opts *o, gdn_plan_result *out, gdn_err *err);
 
 #ifdef __cplusplus
 }

@@ -238,19 +238,18 @@ static void plan_free(plan *p) {
     free(p->t);
 }
 
-static gdn_status find_shape(const gdn_random_opts *o, const gdn_random_shape **s,
-                             gdn_err *err) {
+gdn_status gdn_random_find(const char *like, const gdn_random_shape **s, gdn_err *err) {
     char list[256] = "";
     size_t at = 0;
     for (int32_t i = 0; i < N_SHAPE; i++) {
-        if (o->like != NULL && strcmp(o->like, shapes[i].name) == 0) {
+        if (like != NULL && strcmp(like, shapes[i].name) == 0) {
             *s = &shapes[i];
             return GDN_OK;
         }
         at += (size_t)snprintf(list + at, sizeof list - at, " %s", shapes[i].name);
     }
     return gdn_fail(err, GDN_E_INVALID, "no shape is called %s; there are%s",
-                    o->like != NULL ? o->like : "(none)", list);
+                    like != NULL ? like : "(none)", list);
 }
 
 /* Check the options and list the tensors; *eff gets the number of layers to write.  The
@@ -487,7 +486,7 @@ gdn_status gdn_random_size(const gdn_random_opts *o, uint64_t *bytes, gdn_err *e
     plan p;
     gdn_random_opts eff;
     const gdn_random_shape *s;
-    gdn_status st = find_shape(o, &s, err);
+    gdn_status st = gdn_random_find(o->like, &s, err);
     if (st != GDN_OK) return st;
     st = plan_begin(&p, s, o, &eff, err);
     if (st == GDN_OK) *bytes = p.bytes;
@@ -497,7 +496,7 @@ gdn_status gdn_random_size(const gdn_random_opts *o, uint64_t *bytes, gdn_err *e
 
 gdn_status gdn_random_model(const gdn_random_opts *o, gdn_err *err) {
     const gdn_random_shape *s;
-    const gdn_status st = find_shape(o, &s, err);
+    const gdn_status st = gdn_random_find(o->like, &s, err);
     return st != GDN_OK ? st : gdn_random_write(s, o, err);
 }
 

@@ -25,6 +25,14 @@ enum {
     GDN_RANDOM_BLOCK = 128, /* rows and columns that share an fp8 scale */
 };
 
+/* The shape of that name; an unknown name is GDN_E_INVALID, and err lists the known ones. */
+gdn_status gdn_random_find(const char *like, const gdn_random_shape **s, gdn_err *err);
+
+/* What gdn_config_read() would make of the config.json of a model of this shape.  Of o, type,
+ * n_layer and mtp count; n_layer is the number to write. */
+gdn_status gdn_random_config(const gdn_random_shape *s, const gdn_random_opts *o,
+                             gdn_config *out, gdn_err *err);
+
 /* gdn_random_model() for any shape; o->like is not read. */
 gdn_status gdn_random_write(const gdn_random_shape *s, const gdn_random_opts *o,
                             gdn_err *err);

@@ -7,6 +7,7 @@
  * can be encoded, and any token that a random model draws is readable. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "random_model.h"
@@ -87,14 +88,10 @@ static void put_text_config(FILE *f, const gdn_random_shape *s,
             GDN_RANDOM_PERIOD, (int)(next ? s->n_base + 2 : s->n_base));
 }
 
-gdn_status gdn_random_write_config(const gdn_random_shape *s, const gdn_random_opts *o,
-                                   const char *path, gdn_err *err) {
+static void put_config(FILE *f, const gdn_random_shape *s, const gdn_random_opts *o) {
     static const char *const class_name[] = {"Qwen3NextForCausalLM",
                                              "Qwen3_5ForConditionalGeneration",
                                              "Qwen3_5MoeForConditionalGeneration"};
-    FILE *f;
-    const gdn_status st = open_text(path, &f, err);
-    if (st != GDN_OK) return st;
     fprintf(f,
             "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
             "  \"dtype\": \"%s\",\n  \"tie_word_embeddings\": %s,\n",
@@ -119,7 +116,30 @@ gdn_status gdn_random_write_config(const gdn_random_shape *s, const gdn_random_o
         fputs("\n  }", f);
     }
     fputs("\n}\n", f);
+}
+
+gdn_status gdn_random_write_config(const gdn_random_shape *s, const gdn_random_opts *o,
+                                   const char *path, gdn_err *err) {
+    FILE *f;
+    const gdn_status st = open_text(path, &f, err);
+    if (st != GDN_OK) return st;
+    put_config(f, s, o);
     return close_text(path, f, err);
+}
+
+gdn_status gdn_random_config(const gdn_random_shape *s, const gdn_random_opts *o,
+                             gdn_config *out, gdn_err *err) {
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    if (f == NULL) return gdn_fail(err, GDN_E_NOMEM, "%s: no memory", s->name);
+    put_config(f, s, o);
+    const int bad = ferror(f);
+    gdn_status st = GDN_OK;
+    if (fclose(f) != 0 || bad) st = gdn_fail(err, GDN_E_NOMEM, "%s: no memory", s->name);
+    if (st == GDN_OK) st = gdn_config_parse(text, n, s->name, out, err);
+    free(text);
+    return st;
 }
 
 gdn_status gdn_random_write_genconfig(const gdn_random_shape *s, const char *path,
