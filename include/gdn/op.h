@@ -91,6 +91,10 @@ GDN_API gdn_status gdn_queue_write(gdn_queue *q, gdn_buffer *to, uint64_t at, co
                                    uint64_t bytes, gdn_err *err);
 GDN_API gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at,
                                   uint64_t bytes, gdn_err *err);
+/* From one buffer to another, or within one, on the device and in queue order.  Ranges that
+ * overlap are refused, and so are buffers of another device. */
+GDN_API gdn_status gdn_queue_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
+                                  uint64_t from_at, uint64_t bytes, gdn_err *err);
 
 /* --- weights ---------------------------------------------------------------- */
 
@@ -154,10 +158,10 @@ typedef struct {
     float      eps;
 } gdn_rms_norm_args;
 
-/* y = x, rounded to y's type. */
+/* y = x, rounded to y's type; exact when y is the wider one. */
 typedef struct {
-    gdn_tensor y;             /* [n_row, n] f32 or bf16                      out          */
-    gdn_tensor x;             /* [n_row, n] f32                                           */
+    gdn_tensor y;             /* [n_row, n] F32, BF16 or F16                 out          */
+    gdn_tensor x;             /* [n_row, n] F32, BF16 or F16                              */
 } gdn_cast_args;
 
 /* y = x w^T, or y += x w^T. */
@@ -209,7 +213,24 @@ typedef struct {
     float      scale;
 } gdn_attn_args;
 
-/* Gated DeltaNet core: causal convolution with carried state, gates, gated delta rule. */
+/* Gated DeltaNet core: causal convolution with carried state, gates, gated delta rule.
+ *
+ * Drafted tokens.  A state cannot be rolled back, so rows of tokens that may yet be rejected must
+ * not get into it.  With the four optional tensors a sequence has a line of K raw rows, and a call
+ * first folds n_commit of them into its stored states, in the same pass that its own rows take:
+ *
+ *     stored state ── line rows 0 .. n_commit-1 ──► stored state ── own rows ──► core
+ *
+ * keep 0: the own rows are folded in as well, as they are without a line.  keep 1: they run on a
+ * copy, the stored states stay behind the committed rows, and the rows' raw inputs replace rows 0..
+ * of the line; the next call commits as many as were accepted, 0 to all.  core has the own rows
+ * alone.  A sequence may have no rows of its own and only commit; its line then keeps its bytes,
+ * and so do the rows of a line that are not replaced.  With has_state 0 keep writes zeros to the
+ * slot, so that the next call, with has_state 1, can commit from there.  Outputs and states are
+ * those of one plain call for each accepted token, bit for bit.
+ *
+ * The four come together or not at all.  A sequence uses its line when it commits, or keeps one
+ * row or more; line_index is read there only, and no two of these may name the same line. */
 typedef struct {
     gdn_tensor core;          /* [n_row, hv, dv] f32                         out          */
     gdn_tensor qkv;           /* [n_row, 2 hk dk + hv dv] f32: q | k | v of all heads     */
@@ -222,8 +243,13 @@ typedef struct {
     gdn_tensor seq_start;     /* [n_seq + 1] i32                                          */
     gdn_tensor slot;          /* [n_seq] i32                                              */
     gdn_tensor has_state;     /* [n_seq] i32: 0 starts from zeros and never reads the slot */
-    gdn_tensor work_qkv;      /* [n_row, C] f32                              scratch      */
-    gdn_tensor work_gate;     /* [n_row, 2, hv] f32                          scratch      */
+    gdn_tensor line;          /* [n_line, K, C + 2 hv] f32: q | k | v, b, a of tokens that the
+                                 states do not hold yet, K up to 256; optional   in/out   */
+    gdn_tensor line_index;    /* [n_seq] i32: the sequence's line                         */
+    gdn_tensor n_commit;      /* [n_seq] i32, 0 to K; above 0 with has_state only         */
+    gdn_tensor keep;          /* [n_seq] i32, 0 or 1; 1 with at most K rows               */
+    gdn_tensor work_qkv;      /* [n_row, C] f32; with a line [n_row + n_seq K, C]  scratch */
+    gdn_tensor work_gate;     /* [n_row, 2, hv] f32; [n_row + n_seq K, 2, hv]    scratch  */
     int32_t    hk, dk;
 } gdn_core_args;
 
@@ -364,7 +390,8 @@ typedef struct {
  *
  * y = rms(x) w gate(z)  or, with the norm behind the gate,  y = rms(x gate(z)) w
  *
- * over the last dimension, in f32, rounded once; rms(x) = x rsqrt(mean(x^2) + eps). */
+ * over the last dimension, in f32, rounded once; rms(x) = x rsqrt(mean(x^2) + eps).  y may be x or
+ * z itself, the same view of the same type; any other overlap of y is refused. */
 typedef enum { GDN_GATE_SILU, GDN_GATE_SIGMOID } gdn_gate;
 
 typedef struct {
@@ -408,6 +435,7 @@ GDN_API uint64_t gdn_attention_layer_work_bytes(const gdn_attention_layer_args *
  *
  * y[i] += scale B (A x[i]) with the adapter that row i names: what LoRA adds to a product.  Nothing
  * is merged into the weight, so rows of one call may have different adapters. */
+enum { GDN_MAX_RANK = 512 };
 typedef struct {
     gdn_tensor a;             /* [rank, k] F32; buf NULL: leaves this matrix alone        */
     gdn_tensor b;             /* [n, rank] F32                                            */
@@ -418,7 +446,8 @@ typedef struct {
     gdn_tensor y;             /* [n_row, n] F32                              in/out       */
     gdn_tensor x;             /* [n_row, k] F32 or BF16                                   */
     gdn_tensor adapter;       /* [n_row] I32: which of lora; negative: none               */
-    const gdn_lora *lora;     /* [n_lora]                                                 */
+    gdn_tensor row;           /* [n_row] I32: row i's adapter is adapter[row[i]]; optional */
+    const gdn_lora *lora;     /* [n_lora]; ranks up to GDN_MAX_RANK                       */
     int32_t    n_lora;
     gdn_tensor work;          /* [n_row, largest rank] F32                   scratch      */
 } gdn_lora_op_args;
@@ -437,7 +466,8 @@ typedef struct {
     bool       normalise;
 } gdn_moe_route_op_args;
 
-/* What each row's experts answer: y[row, rank] = down_e swiglu(gate_up_e x[row]). */
+/* What each row's experts answer: y[row, rank] = down_e swiglu(gate_up_e x[row]).  Experts may
+ * have adapters, one for each of their three matrices. */
 typedef struct {
     gdn_tensor y;             /* [n_row, top, d] f32                         out          */
     gdn_tensor x;             /* [n_row, d]                                               */
@@ -447,6 +477,9 @@ typedef struct {
     gdn_tensor work_gu;       /* [n_row * top, 2 n] f32                      scratch      */
     gdn_tensor work_h;        /* [n_row * top, n] input type of down         scratch      */
     gdn_tensor work_index;    /* [2 * n_row * top + n_expert + 1] i32        scratch      */
+    gdn_tensor adapter;       /* [n_row] i32: which of lora, negative: none; optional     */
+    const gdn_lora *const *lora; /* [n_lora] of [n_expert][3]: gate, up, down; NULL: none */
+    int32_t    n_lora;
 } gdn_moe_experts_args;
 
 /* y += sum over ranks of weight e, and sigmoid(gate) shared. */

@@ -68,6 +68,8 @@ typedef struct gdn_backend {
                         uint64_t bytes, gdn_err *err);
     gdn_status (*read)(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at, uint64_t bytes,
                        gdn_err *err);
+    gdn_status (*copy)(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
+                       uint64_t from_at, uint64_t bytes, gdn_err *err);
 
     gdn_status (*weight_create)(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                                 gdn_err *err);

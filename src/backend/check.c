@@ -46,6 +46,10 @@ gdn_status gdn_check_tensor(const char *op, const char *name, const gdn_queue *q
             return gdn_fail(err, GDN_E_INVALID, "%s: %s is too large", op, name);
         last += (uint64_t)(t->shape[i] - 1) * (uint64_t)t->stride[i];
     }
+    const uintptr_t first = (uintptr_t)gdn_tensor_host(t); /* wrapped memory may lie anywhere */
+    if (first % (uintptr_t)size != 0)
+        return gdn_fail(err, GDN_E_INVALID, "%s: %s begins between elements, at %#llx", op, name,
+                        (unsigned long long)first);
     if (last > t->buf->bytes || t->at % (uint64_t)size != 0)
         return gdn_fail(err, GDN_E_INVALID, "%s: %s ends at byte %llu of a buffer of %llu", op,
                         name, (unsigned long long)last, (unsigned long long)t->buf->bytes);
@@ -59,4 +63,42 @@ uint64_t gdn_tensor_extent(const gdn_tensor *t) {
         n += (uint64_t)(t->shape[i] - 1) * (uint64_t)t->stride[i];
     }
     return n;
+}
+
+bool gdn_tensors_overlap(const gdn_tensor *a, const gdn_tensor *b) {
+    const uint64_t na = gdn_tensor_extent(a), nb = gdn_tensor_extent(b);
+    if (a->buf == NULL || b->buf == NULL || na == 0 || nb == 0) return false;
+    if (a->buf->host != NULL && b->buf->host != NULL) { /* buffers may wrap the same memory */
+        const uintptr_t pa = (uintptr_t)gdn_tensor_host(a), pb = (uintptr_t)gdn_tensor_host(b);
+        return pa < pb + nb && pb < pa + na;
+    }
+    return a->buf == b->buf && a->at < b->at + nb && b->at < a->at + na;
+}
+
+bool gdn_tensors_same(const gdn_tensor *a, const gdn_tensor *b) {
+    bool same = a->type == b->type && a->ndim == b->ndim;
+    for (int32_t i = 0; same && i < a->ndim; i++)
+        same = a->shape[i] == b->shape[i] && (a->shape[i] <= 1 || a->stride[i] == b->stride[i]);
+    if (!same || a->buf == b->buf) return same && a->at == b->at;
+    return a->buf->host != NULL && gdn_tensor_host(a) == gdn_tensor_host(b);
+}
+
+/* Dimensions from the smallest stride up: each has to step over all that lies inside it.  That
+ * is more than is needed, for views that interleave; those are not used as outputs. */
+bool gdn_tensor_distinct(const gdn_tensor *t) {
+    bool done[GDN_MAX_DIM] = {false};
+    uint64_t inside = (uint64_t)gdn_type_bytes(t->type);
+    for (int32_t n = 0; n < t->ndim; n++) {
+        int32_t next = -1;
+        for (int32_t i = 0; i < t->ndim; i++) {
+            if (t->shape[i] == 0) return true;
+            if (t->shape[i] == 1) done[i] = true;
+            if (!done[i] && (next < 0 || t->stride[i] < t->stride[next])) next = i;
+        }
+        if (next < 0) return true;
+        if ((uint64_t)t->stride[next] < inside) return false;
+        inside += (uint64_t)(t->shape[next] - 1) * (uint64_t)t->stride[next];
+        done[next] = true;
+    }
+    return true;
 }

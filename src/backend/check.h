@@ -14,8 +14,19 @@ gdn_status gdn_check_tensor(const char *op, const char *name, const gdn_queue *q
                             const gdn_tensor *t, unsigned types, int32_t ndim,
                             const int64_t *shape, gdn_err *err);
 
+/* The adapters among the experts' arguments (op_lora.c), once the rest has been checked. */
+gdn_status gdn_check_expert_lora(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err);
+
 /* Bytes from a tensor's first to behind its last. */
 uint64_t gdn_tensor_extent(const gdn_tensor *t);
+
+/* Whether two checked tensors share bytes between their first and last; one without elements
+ * shares none. */
+bool gdn_tensors_overlap(const gdn_tensor *a, const gdn_tensor *b);
+/* Whether they are the same view: place, type, shape and strides. */
+bool gdn_tensors_same(const gdn_tensor *a, const gdn_tensor *b);
+/* Whether no two elements of a checked tensor share bytes, as an output needs it. */
+bool gdn_tensor_distinct(const gdn_tensor *t);
 
 #define CHECK(field, types, ...)                                                          \
     do {                                                                                  \

@@ -8,6 +8,7 @@
 #include "../base/cgroup.h"
 #include "../base/log.h"
 #include "../base/switch.h"
+#include "constraints.h"
 #include "cpu.h"
 
 typedef struct {
@@ -77,6 +78,7 @@ static void cpu_close(gdn_device *dev) {
     gdn_pool_free(d->pool);
     pthread_mutex_destroy(&d->base.busy);
     gdn_big_free(d->wave, cpu_attention_wave(d->n_thread));
+    gdn_big_free(d->gdn_work, d->gdn_work_bytes);
     free(d->scratch);
     free(d);
 }
@@ -104,8 +106,9 @@ static gdn_status cpu_open(const char *arg, const gdn_device_opts *o, gdn_device
     st = gdn_pool_create(n_thread, o->pin, &d->pool, err);
     if (st != GDN_OK) goto failed;
     d->n_thread = gdn_pool_threads(d->pool);
-    const uint64_t need = cpu_attention_scratch() > gdn_linear_scratch() ? cpu_attention_scratch()
-                                                                         : gdn_linear_scratch();
+    uint64_t need = gdn_linear_scratch();
+    if (need < cpu_attention_scratch()) need = cpu_attention_scratch();
+    if (need < cpu_core_scratch()) need = cpu_core_scratch();
     d->scratch_bytes = (need + 4095) / 4096 * 4096;
     d->scratch = aligned_alloc(4096, d->scratch_bytes * (uint64_t)d->n_thread);
     if (d->scratch == NULL) {
@@ -195,14 +198,42 @@ static gdn_status cpu_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at
     return GDN_OK;
 }
 
+typedef struct {
+    char       *to;
+    const char *from;
+    uint64_t    bytes;
+} copy_job;
+
+enum { COPY_BYTES = 256 * 1024 }; /* of a task */
+
+static void copy_part(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const copy_job *j = arg;
+    const uint64_t at = (uint64_t)begin * COPY_BYTES, stop = (uint64_t)end * COPY_BYTES;
+    memcpy(j->to + at, j->from + at, (stop < j->bytes ? stop : j->bytes) - at);
+}
+
+static gdn_status cpu_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
+                           uint64_t from_at, uint64_t bytes, gdn_err *err) {
+    enum { PARALLEL = 1 << 20 }; /* below, waking the threads costs as much as it saves */
+    (void)err;
+    copy_job j = {(char *)to->host + to_at, (const char *)from->host + from_at, bytes};
+    const int64_t n = (int64_t)((bytes + COPY_BYTES - 1) / COPY_BYTES);
+    if (bytes < PARALLEL) memcpy(j.to, j.from, bytes);
+    else gdn_parallel(cpu_of(q)->pool, n, copy_part, &j);
+    return GDN_OK;
+}
+
 static uint64_t cpu_regions(const gdn_device *dev) {
     return gdn_pool_regions(((const cpu_device *)dev)->pool);
 }
 
+_Static_assert(GDN_CPU_KV_BLOCK % GDN_ATTN_TILE == 0, "a block is whole tiles of attention");
+
 const gdn_backend gdn_backend_cpu = {
     .name = "cpu",
-    .kv_block_multiple = GDN_ATTN_TILE,
-    .gdn_block_multiple = 1,
+    .kv_block_multiple = GDN_CPU_KV_BLOCK,
+    .gdn_block_multiple = GDN_CPU_GDN_BLOCK,
     .kv_strides = true,
     .conv_layout = GDN_CONV_SD,
     .list = cpu_list,
@@ -216,6 +247,7 @@ const gdn_backend gdn_backend_cpu = {
     .wait = cpu_wait,
     .write = cpu_write,
     .read = cpu_read,
+    .copy = cpu_copy,
     .weight_create = cpu_weight_create,
     .weight_free = cpu_weight_free,
     .regions = cpu_regions,

@@ -14,6 +14,8 @@ typedef struct {
     char      *scratch;       /* [n_thread][scratch_bytes] */
     uint64_t   scratch_bytes; /* of one thread, a multiple of 64 */
     void      *wave;          /* cpu_attention_wave() bytes      */
+    void      *gdn_work;      /* of gdn_attention and its stages, grown by them */
+    uint64_t   gdn_work_bytes;
 } cpu_device;
 
 typedef struct {
@@ -48,6 +50,8 @@ GDN_OP_LIST(X)
 
 /* Bytes of a thread's scratch that attention needs. */
 uint64_t cpu_attention_scratch(void);
+/* And gdn_core. */
+uint64_t cpu_core_scratch(void);
 /* Bytes for attention whose key blocks are shared out over the threads. */
 uint64_t cpu_attention_wave(int n_thread);
 

@@ -1,456 +1,306 @@
-/* cpu_gdn_attention.c - the whole operator on the cpu.
- *
- * Rows go through in waves of whole sequences (or a stretch of one long sequence), each in five
- * regions: unpack rows to f32 in one channel order and copy z; convolution; gates; delta rule;
- * round the result into place.  Histories and, where the pool is not f32, states live in f32
- * scratch between the regions and the stretches, and are rounded once when a sequence ends.
- *
- *     qkvz, ba ──► x ──conv──► y ──gates──► q k v, alpha beta ──delta──► o ──► core
- */
-#include <stdlib.h>
+/* cpu_gdn_attention.c - gdn_attention and its two stages on the cpu: sequences, tasks and how
+ * threads share them. */
 #include <string.h>
 
 #include "../base/arena.h"
-#include "../base/half.h"
-#include "cpu.h"
+#include "cpu_gdn_stage.h"
 
-enum {
-    WAVE_ROWS = 1024, /* rows of a wave, unless one sequence alone is longer       */
-    CHANNELS = 512,   /* of a convolution task                                     */
-    STATE_ROWS = 32,  /* of a delta-rule task                                      */
-    MAX_DK = 256,
-};
+/* --- tasks ------------------------------------------------------------------------------- */
 
-/* One sequence of a wave. */
+static cpu_gdn_tile tile_of(const cpu_gdn_job *j, int thread, uint64_t *bytes) {
+    const uint64_t tile = GDN_TILE * (uint64_t)j->ld, heads = GDN_PART_BLOCKS * GDN_TILE;
+    const uint64_t chunk = j->core != NULL && j->form == GDN_FORM_CHUNKED
+                               ? gdn_delta_chunk_work((int32_t)j->dk, (int32_t)j->max_c) + 3
+                               : 0;
+    const uint64_t n[] = {tile, tile, j->W > 0 ? (uint64_t)(j->W - 1) * (uint64_t)j->ld : 0,
+                          heads, heads,
+                          j->core != NULL ? (uint64_t)(j->max_c * j->dk) : 0, chunk / 4};
+    cpu_gdn_tile t;
+    float **const p[] = {&t.x, &t.y, &t.hist, &t.b, &t.a, &t.S, &t.chunk};
+    char *base = j->tile != NULL ? j->tile + (uint64_t)thread * j->tile_bytes : NULL;
+    uint64_t at = 0;
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        *p[i] = base != NULL ? (float *)(void *)(base + at) : NULL;
+        at += (n[i] * sizeof(float) + 63) / 64 * 64;
+    }
+    if (bytes != NULL) *bytes = (at + 4095) / 4096 * 4096;
+    return t;
+}
+
+/* Value channel where block b of a key head begins; a block lies in one head. */
+static int64_t block_start(const cpu_gdn_job *j, int64_t b) {
+    const int64_t of_head = (j->dv + GDN_BLOCK - 1) / GDN_BLOCK;
+    return b / of_head * j->dv + b % of_head * GDN_BLOCK;
+}
+
+static void run_task(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t i,
+                     const cpu_gdn_tile *t) {
+    const int64_t part = i % m->parts;
+    cpu_gdn_task k = {.j = j,
+                      .m = m,
+                      .t = t,
+                      .g = i / m->parts,
+                      .c0 = block_start(j, j->blocks * part / m->parts),
+                      .c1 = block_start(j, j->blocks * (part + 1) / m->parts),
+                      .qk = part == 0 || j->core != NULL};
+    if (m->none) {
+        cpu_gdn_zeros(&k);
+        return;
+    }
+    for (; k.from < m->n; k.from += k.n) {
+        k.n = m->n - k.from < GDN_TILE ? m->n - k.from : GDN_TILE;
+        if (j->qkvz != NULL) {
+            cpu_gdn_rows_in(&k);
+            cpu_gdn_convolve(&k);
+        } else {
+            cpu_gdn_between_in(&k);
+        }
+        if (j->core != NULL) {
+            cpu_gdn_gates_in(&k);
+            cpu_gdn_delta(&k);
+            cpu_gdn_core_out(&k);
+        } else {
+            cpu_gdn_between_out(&k);
+        }
+    }
+    if (j->qkvz != NULL && m->parts == 1) cpu_gdn_renew_line(j, m, k.g);
+}
+
+/* The task where the share of thread t of T begins: shares are of the cost, not of the tasks. */
+static int64_t share(const cpu_gdn_job *j, int64_t t, int64_t T, int64_t *member) {
+    const int64_t at = j->cost / T * t + j->cost % T * t / T;
+    int64_t lo = 0, hi = j->n_member;
+    while (lo + 1 < hi) { /* the last member with before <= at */
+        const int64_t mid = lo + (hi - lo) / 2;
+        if (j->m[mid].before <= at) lo = mid;
+        else hi = mid;
+    }
+    const cpu_gdn_member *m = j->m + lo;
+    const int64_t i = (at - m->before + m->cost - 1) / m->cost;
+    *member = lo;
+    return t >= T ? j->n_task : m->task + i;
+}
+
+static void tasks(void *arg, int64_t begin, int64_t end, int thread) {
+    const cpu_gdn_job *j = arg;
+    const cpu_gdn_tile t = tile_of(j, thread, NULL);
+    int64_t member, unused;
+    const int64_t last = share(j, end, j->d->n_thread, &unused);
+    for (int64_t i = share(j, begin, j->d->n_thread, &member); i < last; i++) {
+        while (i >= j->m[member].task + j->nk * j->m[member].parts) member++;
+        run_task(j, j->m + member, i - j->m[member].task, &t);
+    }
+}
+
+static void lines(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const cpu_gdn_job *j = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const cpu_gdn_member *m = j->m + i / j->nk;
+        if (m->parts > 1 && !m->none) cpu_gdn_renew_line(j, m, i % j->nk);
+    }
+}
+
+/* --- sequences --------------------------------------------------------------------------- */
+
+/* One group of sequences, as all three operators name it. */
 typedef struct {
-    const int32_t *map;  /* rows of its tokens, NULL: from row on                   */
-    const int32_t *column; /* speculative: the slots of its columns                 */
-    int64_t row;         /* without a map                                           */
-    int64_t from, n;     /* its tokens in this wave                                 */
-    int64_t at;          /* first row in the wave's scratch                         */
-    int64_t slot, read;  /* of the convolution's line; of the state to start from   */
-    int64_t line;        /* row of the line where its history begins                */
-    bool    fresh;       /* starts from zeros                                       */
-    bool    none, last;  /* none: zero rows, no state; last: ends in this wave      */
-} member;
+    const gdn_tensor *loc, *indx, *slot, *initial, *accepted; /* accepted: a speculative group */
+} group;
 
-typedef struct {
-    const cpu_device *d;
-    const gdn_attention_args *a;
-    int64_t nk, nv, r, dk, dv, C, W;
-    member *m;
-    int64_t n_member, rows;
-    float  *x, *y, *o, *ba, *gate; /* [rows][C], [rows][C], [rows][nv dv], [rows][2 nv] twice */
-    float  *hist;                  /* [members][W - 1][C]                             */
-    float  *S;                     /* [nv][dv][dk] of a sequence cut into stretches   */
-    float  *w, *bias, *dt;         /* weights in f32, taps outermost                  */
-} job;
+static int64_t count(const group *g) { return g->loc->buf != NULL ? g->loc->shape[0] - 1 : 0; }
 
-static float load(const void *p, int64_t i, gdn_type t) {
-    switch (t) {
-    case GDN_F32: return ((const float *)p)[i];
-    case GDN_BF16: return gdn_bf16_to_f32(((const uint16_t *)p)[i]);
-    default: return gdn_f16_to_f32(((const uint16_t *)p)[i]);
+static void add(cpu_gdn_job *j, const group *g) {
+    const int32_t *start = gdn_tensor_host(g->loc), *map = gdn_tensor_host(g->indx);
+    const int32_t *accepted = g->accepted != NULL ? gdn_tensor_host(g->accepted) : NULL;
+    const unsigned char *initial = g->initial != NULL ? gdn_tensor_host(g->initial) : NULL;
+    for (int64_t s = 0; s < count(g); s++) {
+        if (start[s + 1] == start[s]) continue;
+        const int32_t *slot = (const int32_t *)(const void *)cpu_at(g->slot, s);
+        const int32_t init = accepted != NULL && accepted[s] > 0 ? accepted[s] - 1 : 0;
+        j->m[j->n_member++] = (cpu_gdn_member){
+            .map = map != NULL ? map + start[s] : NULL,
+            .column = accepted != NULL ? slot : NULL,
+            .token = start[s],
+            .n = start[s + 1] - start[s],
+            .slot = slot[0],
+            .read = slot[init],
+            .line = init,
+            .fresh = initial != NULL && initial[s] == 0,
+            .none = slot[0] < 0 || slot[0] == j->null_slot,
+        };
     }
 }
 
-static void store(void *p, int64_t i, gdn_type t, float v) {
-    switch (t) {
-    case GDN_F32: ((float *)p)[i] = v; break;
-    case GDN_BF16: ((uint16_t *)p)[i] = gdn_f32_to_bf16(v); break;
-    default: ((uint16_t *)p)[i] = gdn_f32_to_f16(v);
+/* Nanoseconds of a part with c value channels, roughly: arithmetic, rows, and the state once. */
+static int64_t part_cost(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t c) {
+    const int64_t rows = m->n * (2 * j->dk + 2 * c) / 8;
+    if (m->none || j->core == NULL) return rows + 1;
+    return rows + m->n * c * j->dk / 25 + c * j->dk / 2 + 1;
+}
+
+/* Key heads are cut into parts where a thread would have less than one of them. */
+static void plan(cpu_gdn_job *j) {
+    const int64_t c = j->r * j->dv, least = (j->blocks + GDN_PART_BLOCKS - 1) / GDN_PART_BLOCKS;
+    double all = 0;
+    for (int64_t i = 0; i < j->n_member; i++)
+        all += (double)part_cost(j, j->m + i, c) * (double)j->nk;
+    const double most = all / (2.0 * j->d->n_thread);
+    for (int64_t i = 0; i < j->n_member; i++) {
+        cpu_gdn_member *m = j->m + i;
+        const double want = j->d->n_thread > 1 ? (double)part_cost(j, m, c) / most : 1;
+        m->parts = want < (double)least ? least : want > (double)j->blocks ? j->blocks : (int64_t)want;
+        m->cost = part_cost(j, m, c / m->parts);
+        m->task = j->n_task;
+        m->before = j->cost;
+        j->n_task += j->nk * m->parts;
+        j->cost += j->nk * m->parts * m->cost;
     }
 }
 
-static void load_n(float *to, const void *p, int64_t at, int64_t n, gdn_type t) {
-    for (int64_t i = 0; i < n; i++) to[i] = load(p, at + i, t);
-}
+/* --- calls ------------------------------------------------------------------------------- */
 
-static void store_n(void *p, int64_t at, int64_t n, gdn_type t, const float *from) {
-    for (int64_t i = 0; i < n; i++) store(p, at + i, t, from[i]);
-}
-
-static float round_to(float v, gdn_type t) {
-    return t == GDN_BF16  ? gdn_bf16_to_f32(gdn_f32_to_bf16(v))
-           : t == GDN_F16 ? gdn_f16_to_f32(gdn_f32_to_f16(v))
-                          : v;
-}
-
-static int64_t global_row(const member *m, int64_t t) {
-    return m->map != NULL ? m->map[m->from + t] : m->row + m->from + t;
-}
-
-/* The member that row i of the wave belongs to, from a guess that only moves on. */
-static const member *member_of(const job *j, int64_t i, int64_t *guess) {
-    while (j->m[*guess].at + j->m[*guess].n <= i) ++*guess;
-    return j->m + *guess;
-}
-
-/* --- rows in ------------------------------------------------------------------------- */
-
-static void unpack_grouped(const job *j, const void *p, float *x, char *z, gdn_type t) {
-    const int64_t width = 2 * j->dk + 2 * j->r * j->dv, bytes = gdn_type_bytes(t);
-    for (int64_t g = 0; g < j->nk; g++) {
-        const int64_t at = g * width;
-        load_n(x + g * j->dk, p, at, j->dk, t);
-        load_n(x + (j->nk + g) * j->dk, p, at + j->dk, j->dk, t);
-        load_n(x + 2 * j->nk * j->dk + g * j->r * j->dv, p, at + 2 * j->dk, j->r * j->dv, t);
-        memcpy(z + g * j->r * j->dv * bytes,
-               (const char *)p + (at + 2 * j->dk + j->r * j->dv) * bytes,
-               (size_t)(j->r * j->dv * bytes));
+/* The device's scratch for these operators, kept from call to call and grown as needed. */
+static char *work(cpu_device *d, uint64_t bytes) {
+    if (bytes > d->gdn_work_bytes) {
+        gdn_big_free(d->gdn_work, d->gdn_work_bytes);
+        d->gdn_work = gdn_big_alloc(bytes);
+        d->gdn_work_bytes = d->gdn_work != NULL ? bytes : 0;
     }
+    return d->gdn_work;
 }
 
-/* z heads may be strided: `to` receives [nv][dv] head by head. */
-static void put_heads(const job *j, const gdn_tensor *t, int64_t row, const char *from) {
-    const int64_t bytes = j->dv * gdn_type_bytes(t->type);
-    for (int64_t h = 0; h < j->nv; h++) {
-        char *to = cpu_at(t, row) + h * t->stride[1];
-        if (from == NULL) memset(to, 0, (size_t)bytes);
-        else memcpy(to, from + h * bytes, (size_t)bytes);
-    }
-}
+static uint64_t lines_of(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static void unpack(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    const job *j = arg;
-    const gdn_attention_args *a = j->a;
-    const gdn_type t = a->qkvz.type;
-    int64_t guess = 0;
-    for (int64_t i = begin; i < end; i++) {
-        const member *m = member_of(j, i, &guess);
-        const int64_t row = global_row(m, i - m->at);
-        if (m->none) {
-            put_heads(j, &a->z, row, NULL);
-            put_heads(j, &a->core, row, NULL);
-            continue;
-        }
-        const void *p = cpu_at(&a->qkvz, row), *ba = cpu_at(&a->ba, row);
-        float *x = j->x + i * j->C, *out = j->ba + i * 2 * j->nv;
-        if (a->reorder_input) {
-            load_n(x, p, 0, j->C, t);
-            put_heads(j, &a->z, row, (const char *)p + j->C * gdn_type_bytes(t));
-            load_n(out, ba, 0, 2 * j->nv, t);
-            continue;
-        }
-        /* The wave's o is free until the delta rule: z passes through it. */
-        char *z = (char *)(j->o + i * j->nv * j->dv);
-        unpack_grouped(j, p, x, z, t);
-        put_heads(j, &a->z, row, z);
-        for (int64_t g = 0; g < j->nk; g++) {
-            load_n(out + g * j->r, ba, 2 * g * j->r, j->r, t);
-            load_n(out + j->nv + g * j->r, ba, (2 * g + 1) * j->r, j->r, t);
-        }
-    }
-}
+static gdn_status run(cpu_gdn_job *j, const group *g, int n_group, const char *op, gdn_err *err) {
+    int64_t n_seq = 0;
+    for (int i = 0; i < n_group; i++) n_seq += count(g + i);
+    j->blocks = j->r * ((j->dv + GDN_BLOCK - 1) / GDN_BLOCK);
+    const int64_t most = GDN_PART_BLOCKS * GDN_BLOCK, c = j->r * j->dv;
+    j->max_c = c < most ? c : most;
+    j->ld = 2 * j->dk + j->max_c + 16; /* rows a power of two apart would share cache lines */
+    tile_of(j, 0, &j->tile_bytes);
+    const uint64_t part[] = {lines_of((uint64_t)n_seq * sizeof *j->m),
+                             lines_of((uint64_t)(j->W * j->C) * sizeof(float)),
+                             lines_of((uint64_t)j->C * sizeof(float)),
+                             lines_of((uint64_t)j->nv * sizeof(float))};
+    const uint64_t head = (part[0] + part[1] + part[2] + part[3] + 4095) / 4096 * 4096;
+    const uint64_t bytes = head + j->tile_bytes * (uint64_t)j->d->n_thread;
+    if (n_seq == 0) return GDN_OK;
+    char *p = work(j->d, bytes);
+    if (p == NULL)
+        return gdn_fail(err, GDN_E_NOMEM, "%s: %.1f MB of scratch", op, (double)bytes * 1e-6);
+    j->m = (cpu_gdn_member *)(void *)p;
+    j->w = (float *)(void *)(p + part[0]);
+    if (j->conv_bias != NULL && j->conv_bias->buf != NULL)
+        j->bias = (float *)(void *)(p + part[0] + part[1]);
+    j->dt = (float *)(void *)(p + part[0] + part[1] + part[2]);
+    j->tile = p + head;
 
-/* --- convolution ----------------------------------------------------------------------- */
-
-/* Element (row, channel) of a slot's line, in elements from the slot. */
-static int64_t line_at(const job *j, int64_t row, int64_t c) {
-    const gdn_tensor *s = &j->a->conv_state;
-    const int64_t r = cpu_stride(s, 1), k = cpu_stride(s, 2);
-    return j->a->conv_layout == GDN_CONV_STATE_SD ? row * r + c * k : c * r + row * k;
-}
-
-static void conv_member(const job *j, const member *m, float *hist, int64_t c0, int64_t c1) {
-    const gdn_attention_args *a = j->a;
-    const gdn_type t = a->qkvz.type;
-    void *line = cpu_at(&a->conv_state, m->slot);
-    if (m->from == 0)
-        for (int64_t w = 0; w < j->W - 1; w++)
-            for (int64_t c = c0; c < c1; c++)
-                hist[w * j->C + c] = m->fresh ? 0.0f : load(line, line_at(j, m->line + w, c), t);
-    if (m->column != NULL) /* the history less its oldest row, then the inputs */
-        for (int64_t c = c0; c < c1; c++) {
-            for (int64_t w = 1; w < j->W - 1; w++)
-                store(line, line_at(j, w - 1, c), t, hist[w * j->C + c]);
-            for (int64_t i = 0; i < m->n; i++)
-                store(line, line_at(j, j->W - 2 + i, c), t, j->x[(m->at + i) * j->C + c]);
-        }
-    gdn_conv_args k = {.y = j->y + m->at * j->C,
-                       .x = j->x + m->at * j->C,
-                       .state = hist,
-                       .w = j->w,
-                       .bias = j->bias,
-                       .y_stride = j->C,
-                       .x_stride = j->C,
-                       .state_stride = j->C,
-                       .n_tok = (int32_t)m->n,
-                       .C = (int32_t)j->C,
-                       .c0 = (int32_t)c0,
-                       .c1 = (int32_t)c1,
-                       .W = (int32_t)j->W,
-                       .has_state = true};
-    j->d->kern.conv(&k);
-    if (m->column == NULL && m->last)
-        for (int64_t w = 0; w < j->W - 1; w++)
-            for (int64_t c = c0; c < c1; c++)
-                store(line, line_at(j, w, c), t, hist[w * j->C + c]);
-    if (t != GDN_F32)
-        for (int64_t i = m->at; i < m->at + m->n; i++)
-            for (int64_t c = c0; c < c1; c++)
-                j->y[i * j->C + c] = round_to(j->y[i * j->C + c], t);
-}
-
-static void conv(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    const job *j = arg;
-    const int64_t chunks = (j->C + CHANNELS - 1) / CHANNELS;
-    for (int64_t i = begin; i < end; i++) {
-        const member *m = j->m + i / chunks;
-        const int64_t c0 = i % chunks * CHANNELS;
-        if (!m->none)
-            conv_member(j, m, j->hist + i / chunks * (j->W - 1) * j->C, c0,
-                        c0 + CHANNELS < j->C ? c0 + CHANNELS : j->C);
-    }
-}
-
-/* --- gates and delta rule ---------------------------------------------------------------- */
-
-static void gates(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    const job *j = arg;
-    int64_t guess = 0;
-    for (int64_t i = begin; i < end; i++) {
-        if (member_of(j, i, &guess)->none) continue;
-        float *q = j->y + i * j->C, *gate = j->gate + i * 2 * j->nv;
-        const float *ba = j->ba + i * 2 * j->nv;
-        gdn_delta_prep_args k = {.q = q,
-                                 .k = q + j->nk * j->dk,
-                                 .alpha = gate,
-                                 .beta = gate + j->nv,
-                                 .b = ba,
-                                 .a = ba + j->nv,
-                                 .A_log = gdn_tensor_host(&j->a->A_log),
-                                 .dt_bias = j->dt,
-                                 .qk_stride = j->C,
-                                 .gate_stride = 2 * j->nv,
-                                 .ba_stride = 2 * j->nv,
-                                 .n_tok = 1,
-                                 .hk = (int32_t)j->nk,
-                                 .hv = (int32_t)j->nv,
-                                 .dk = (int32_t)j->dk};
-        j->d->kern.delta_prep(&k);
-    }
-}
-
-/* Rows v0 .. v1 - 1 of head h in a slot. */
-static void *state_rows(const job *j, int64_t slot, int64_t h, int64_t v0) {
-    const gdn_tensor *s = &j->a->ssm_state;
-    return cpu_at(s, slot) + h * s->stride[1] + v0 * s->stride[2];
-}
-
-static gdn_delta_args delta_args(const job *j, const member *m, int64_t h, int64_t v0, int64_t v1) {
-    const float *y = j->y + m->at * j->C, *gate = j->gate + m->at * 2 * j->nv;
-    const int64_t kh = h / j->r;
-    return (gdn_delta_args){.o = j->o + (m->at * j->nv + h) * j->dv + v0,
-                            .q = y + kh * j->dk,
-                            .k = y + (j->nk + kh) * j->dk,
-                            .v = y + 2 * j->nk * j->dk + h * j->dv + v0,
-                            .alpha = gate + h,
-                            .beta = gate + j->nv + h,
-                            .o_stride = j->nv * j->dv,
-                            .q_stride = j->C,
-                            .k_stride = j->C,
-                            .v_stride = j->C,
-                            .gate_stride = 2 * j->nv,
-                            .n_tok = (int32_t)m->n,
-                            .dk = (int32_t)j->dk,
-                            .dv = (int32_t)(v1 - v0),
-                            .v0 = 0,
-                            .v1 = (int32_t)(v1 - v0)};
-}
-
-/* A plain sequence: the state is the pool itself when that is f32, else f32 scratch. */
-static void delta_plain(const job *j, const member *m, int64_t h, int64_t v0, int64_t v1,
-                        float *scratch) {
-    const gdn_type t = j->a->ssm_state.type;
-    void *pool = state_rows(j, m->slot, h, v0);
-    const int64_t n = (v1 - v0) * j->dk;
-    const bool whole = m->from == 0 && m->last;
-    float *S = t == GDN_F32 ? pool : whole ? scratch : j->S + (h * j->dv + v0) * j->dk;
-    if (m->from == 0 && m->fresh) memset(S, 0, (size_t)n * sizeof *S);
-    else if (m->from == 0 && t != GDN_F32) load_n(S, pool, 0, n, t);
-    gdn_delta_args k = delta_args(j, m, h, v0, v1);
-    k.S = S;
-    j->d->kern.delta(&k);
-    if (t != GDN_F32 && m->last) store_n(pool, 0, n, t, S);
-}
-
-/* A speculative one: the state after every token goes to that token's column. */
-static void delta_spec(const job *j, const member *m, int64_t h, int64_t v0, int64_t v1, float *S) {
-    const gdn_type t = j->a->ssm_state.type;
-    const int64_t n = (v1 - v0) * j->dk;
-    load_n(S, state_rows(j, m->read, h, v0), 0, n, t);
-    gdn_delta_args k = delta_args(j, m, h, v0, v1);
-    k.S = S;
-    k.n_tok = 1;
-    for (int64_t i = 0; i < m->n; i++) {
-        j->d->kern.delta(&k);
-        if (m->column[i] >= 0 && m->column[i] != j->a->null_slot)
-            store_n(state_rows(j, m->column[i], h, v0), 0, n, t, S);
-        k.o += k.o_stride;
-        k.q += k.q_stride;
-        k.k += k.k_stride;
-        k.v += k.v_stride;
-        k.alpha += k.gate_stride;
-        k.beta += k.gate_stride;
-    }
-}
-
-static void delta(void *arg, int64_t begin, int64_t end, int thread) {
-    const job *j = arg;
-    float *scratch = cpu_scratch(j->d, thread); /* STATE_ROWS x MAX_DK floats */
-    const int64_t groups = (j->dv + STATE_ROWS - 1) / STATE_ROWS, tasks = j->nv * groups;
-    for (int64_t i = begin; i < end; i++) {
-        const member *m = j->m + i / tasks;
-        const int64_t h = i % tasks / groups, v0 = i % groups * STATE_ROWS;
-        const int64_t v1 = v0 + STATE_ROWS < j->dv ? v0 + STATE_ROWS : j->dv;
-        if (m->none) continue;
-        if (m->column != NULL) delta_spec(j, m, h, v0, v1, scratch);
-        else delta_plain(j, m, h, v0, v1, scratch);
-    }
-}
-
-static void out(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    const job *j = arg;
-    int64_t guess = 0;
-    for (int64_t i = begin; i < end; i++) {
-        const member *m = member_of(j, i, &guess);
-        if (m->none) continue;
-        char *row = cpu_at(&j->a->core, global_row(m, i - m->at));
-        for (int64_t h = 0; h < j->nv; h++)
-            store_n(row + h * j->a->core.stride[1], 0, j->dv, j->a->core.type,
-                    j->o + (i * j->nv + h) * j->dv);
-    }
-}
-
-/* --- waves ------------------------------------------------------------------------------- */
-
-static void run_wave(job *j) {
-    cpu_device *d = (cpu_device *)j->d;
-    if (j->rows == 0) return;
-    const double cost = (double)j->rows * (double)j->C;
-    cpu_run(d, j->rows, cost, unpack, j);
-    cpu_run(d, j->n_member * ((j->C + CHANNELS - 1) / CHANNELS), cost, conv, j);
-    cpu_run(d, j->rows, cost, gates, j);
-    cpu_run(d, j->n_member * j->nv * ((j->dv + STATE_ROWS - 1) / STATE_ROWS), 10 * cost, delta, j);
-    cpu_run(d, j->rows, cost, out, j);
-    j->rows = j->n_member = 0;
-}
-
-/* Add a sequence to the wave, running full ones; a long sequence goes alone, in stretches. */
-static void add(job *j, member m, int64_t n) {
-    if (n == 0) return;
-    if (j->rows + n > WAVE_ROWS) run_wave(j);
-    for (m.from = 0; m.from < n; m.from += m.n) {
-        m.n = n - m.from < WAVE_ROWS ? n - m.from : WAVE_ROWS;
-        m.last = m.from + m.n == n;
-        m.at = j->rows;
-        j->m[j->n_member++] = m;
-        j->rows += m.n;
-        if (!m.last || n > WAVE_ROWS) run_wave(j);
-    }
-}
-
-static bool is_none(const gdn_attention_args *a, int32_t slot) {
-    return slot < 0 || slot == a->null_slot;
-}
-
-static void add_spec(job *j) {
-    const gdn_attention_args *a = j->a;
-    const int32_t *start = gdn_tensor_host(&a->spec_query_start_loc);
-    const int32_t *map = gdn_tensor_host(&a->spec_token_indx);
-    const int32_t *accepted = gdn_tensor_host(&a->num_accepted_tokens);
-    for (int64_t s = 0; s + 1 < a->spec_query_start_loc.shape[0]; s++) {
-        const int32_t *slot = (const int32_t *)(const void *)cpu_at(&a->spec_state_indices, s);
-        const int32_t init = accepted[s] > 0 ? accepted[s] - 1 : 0;
-        add(j,
-            (member){.map = map != NULL ? map + start[s] : NULL,
-                     .row = start[s],
-                     .column = slot,
-                     .slot = slot[0],
-                     .read = slot[init],
-                     .line = init,
-                     .none = is_none(a, slot[0])},
-            start[s + 1] - start[s]);
-    }
-}
-
-static void add_plain(job *j) {
-    const gdn_attention_args *a = j->a;
-    const int32_t *start = gdn_tensor_host(&a->non_spec_query_start_loc);
-    const int32_t *map = gdn_tensor_host(&a->non_spec_token_indx);
-    const int32_t *slot = gdn_tensor_host(&a->non_spec_state_indices);
-    const unsigned char *initial = gdn_tensor_host(&a->has_initial_state);
-    for (int64_t s = 0; s + 1 < a->non_spec_query_start_loc.shape[0]; s++)
-        add(j,
-            (member){.map = map != NULL ? map + start[s] : NULL,
-                     .row = start[s],
-                     .slot = slot[s],
-                     .fresh = initial != NULL && initial[s] == 0,
-                     .none = is_none(a, slot[s])},
-            start[s + 1] - start[s]);
-}
-
-static int64_t tokens_of(const gdn_tensor *loc) {
-    return loc->buf != NULL ? ((const int32_t *)gdn_tensor_host(loc))[loc->shape[0] - 1] : 0;
-}
-
-/* Weights in f32; taps outermost. */
-static void load_weights(job *j) {
-    const gdn_attention_args *a = j->a;
-    for (int64_t c = 0; c < j->C; c++)
-        for (int64_t w = 0; w < j->W; w++)
-            j->w[w * j->C + c] = load(cpu_at(&a->conv_weights, c), w, a->conv_weights.type);
-    if (j->bias != NULL)
-        load_n(j->bias, gdn_tensor_host(&a->conv_bias), 0, j->C, a->conv_bias.type);
-    load_n(j->dt, gdn_tensor_host(&a->dt_bias), 0, j->nv, a->dt_bias.type);
+    for (int i = 0; i < n_group; i++) add(j, g + i);
+    if (j->n_member == 0) return GDN_OK;
+    plan(j);
+    if (j->core != NULL)
+        cpu_gdn_load(j, j->dt, gdn_tensor_host(j->dt_bias), j->nv, j->dt_bias->type);
+    if (j->qkvz != NULL) cpu_run(j->d, j->C, (double)(j->C * j->W) / 4, cpu_gdn_weights, j);
+    cpu_run(j->d, j->d->n_thread, (double)j->cost, tasks, j);
+    bool cut = false;
+    for (int64_t i = 0; i < j->n_member; i++) cut = cut || j->m[i].parts > 1;
+    if (cut && j->qkvz != NULL)
+        cpu_run(j->d, j->n_member * j->nk, (double)(j->n_member * j->C), lines, j);
+    return GDN_OK;
 }
 
 gdn_status cpu_op_gdn_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err) {
-    job j = {.d = cpu_of(q), .a = a, .dk = a->dk, .dv = a->dv};
-    j.nk = a->n_k_head / a->tp_size;
-    j.nv = a->n_v_head / a->tp_size;
-    j.r = j.nv / j.nk;
-    j.C = 2 * j.nk * j.dk + j.nv * j.dv;
-    j.W = a->conv_weights.shape[1];
-    const int64_t tokens = tokens_of(&a->non_spec_query_start_loc) +
-                           tokens_of(&a->spec_query_start_loc);
-    const int64_t R = tokens < WAVE_ROWS ? tokens : WAVE_ROWS; /* rows and members of a wave */
-    if (R == 0) return GDN_OK;
-    const bool keep = a->ssm_state.type != GDN_F32 && tokens > WAVE_ROWS;
-    struct {
-        float **p;
-        int64_t n;
-    } part[] = {
-        {&j.x, R * j.C},        {&j.y, R * j.C},          {&j.o, R * j.nv * j.dv},
-        {&j.ba, R * 2 * j.nv},  {&j.gate, R * 2 * j.nv},  {&j.hist, R * (j.W - 1) * j.C},
-        {&j.w, j.W * j.C},      {&j.bias, a->conv_bias.buf != NULL ? j.C : 0},
-        {&j.dt, j.nv},          {&j.S, keep ? j.nv * j.dv * j.dk : 0},
-    };
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
-        bytes += ((uint64_t)part[i].n * sizeof(float) + 63) / 64 * 64;
-    char *work = gdn_big_alloc(bytes);
-    j.m = malloc((size_t)R * sizeof *j.m);
-    if (work == NULL || j.m == NULL) {
-        gdn_big_free(work, bytes);
-        free(j.m);
-        return gdn_fail(err, GDN_E_NOMEM, "gdn_attention: %.1f MB of scratch", (double)bytes * 1e-6);
+    cpu_gdn_job j = {.d = cpu_of(q),
+                     .act = a->qkvz.type,
+                     .nk = a->n_k_head / a->tp_size,
+                     .nv = a->n_v_head / a->tp_size,
+                     .r = a->n_v_head / a->n_k_head,
+                     .dk = a->dk,
+                     .dv = a->dv,
+                     .W = a->conv_weights.shape[1],
+                     .C = a->conv_weights.shape[0],
+                     .qkvz = &a->qkvz,
+                     .ba = &a->ba,
+                     .z = &a->z,
+                     .conv_state = &a->conv_state,
+                     .conv_weights = &a->conv_weights,
+                     .conv_bias = &a->conv_bias,
+                     .core = &a->core,
+                     .ssm_state = &a->ssm_state,
+                     .A_log = &a->A_log,
+                     .dt_bias = &a->dt_bias,
+                     .reorder = a->reorder_input,
+                     .ds = a->conv_layout == GDN_CONV_STATE_DS,
+                     .null_slot = a->null_slot,
+                     .form = a->form};
+    const group g[] = {{.loc = &a->spec_query_start_loc,
+                        .indx = &a->spec_token_indx,
+                        .slot = &a->spec_state_indices,
+                        .accepted = &a->num_accepted_tokens},
+                       {.loc = &a->non_spec_query_start_loc,
+                        .indx = &a->non_spec_token_indx,
+                        .slot = &a->non_spec_state_indices,
+                        .initial = &a->has_initial_state}};
+    return run(&j, g, 2, "gdn_attention", err);
+}
+
+/* The arguments that both stages have. */
+#define GROUP(a)                                                                          \
+    {                                                                                     \
+        .loc = &(a)->query_start_loc, .indx = &(a)->token_indx, .slot = &(a)->state_indices, \
+        .initial = &(a)->has_initial_state,                                               \
+        .accepted = (a)->num_accepted_tokens.buf != NULL ? &(a)->num_accepted_tokens : NULL, \
     }
-    uint64_t at = 0;
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        *part[i].p = part[i].n > 0 ? (float *)(void *)(work + at) : NULL;
-        at += ((uint64_t)part[i].n * sizeof(float) + 63) / 64 * 64;
-    }
-    load_weights(&j);
-    if (a->spec_query_start_loc.buf != NULL) add_spec(&j);
-    if (a->non_spec_query_start_loc.buf != NULL) add_plain(&j);
-    run_wave(&j);
-    gdn_big_free(work, bytes);
-    free(j.m);
-    return GDN_OK;
+
+gdn_status cpu_op_causal_conv1d(gdn_queue *q, const gdn_causal_conv1d_args *a, gdn_err *err) {
+    cpu_gdn_job j = {.d = cpu_of(q),
+                     .act = a->qkvz.type,
+                     .nk = a->n_k_head / a->tp_size,
+                     .nv = a->n_v_head / a->tp_size,
+                     .r = a->n_v_head / a->n_k_head,
+                     .dk = a->dk,
+                     .dv = a->dv,
+                     .W = a->conv_weights.shape[1],
+                     .C = a->conv_weights.shape[0],
+                     .qkvz = &a->qkvz,
+                     .ba = &a->ba,
+                     .z = &a->z,
+                     .conv_state = &a->conv_state,
+                     .conv_weights = &a->conv_weights,
+                     .conv_bias = &a->conv_bias,
+                     .q = &a->q,
+                     .k = &a->k,
+                     .v = &a->v,
+                     .b = &a->b,
+                     .a = &a->a,
+                     .reorder = a->reorder_input,
+                     .ds = a->conv_layout == GDN_CONV_STATE_DS,
+                     .null_slot = a->null_slot};
+    const group g = GROUP(a);
+    return run(&j, &g, 1, "gdn_causal_conv1d", err);
+}
+
+gdn_status cpu_op_delta_rule(gdn_queue *q, const gdn_delta_rule_args *a, gdn_err *err) {
+    cpu_gdn_job j = {.d = cpu_of(q),
+                     .act = a->q.type,
+                     .nk = a->q.shape[1],
+                     .nv = a->v.shape[1],
+                     .r = a->v.shape[1] / a->q.shape[1],
+                     .dk = a->q.shape[2],
+                     .dv = a->v.shape[2],
+                     .core = &a->core,
+                     .ssm_state = &a->ssm_state,
+                     .A_log = &a->A_log,
+                     .dt_bias = &a->dt_bias,
+                     .q = &a->q,
+                     .k = &a->k,
+                     .v = &a->v,
+                     .b = &a->b,
+                     .a = &a->a,
+                     .null_slot = a->null_slot,
+                     .form = a->form};
+    const group g = GROUP(a);
+    return run(&j, &g, 1, "gdn_delta_rule", err);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "cpu_lora.h"
 
 typedef struct {
     const gdn_kern *kern;
@@ -106,12 +107,14 @@ gdn_status cpu_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     experts_job j = {.d = d, .a = a, .pair = pair, .row = row, .begin = begin, .top = top};
     const double always = 1e9; /* never too little for a region */
     cpu_run(d, (int64_t)n_expert * ((const cpu_weight *)a->gate_up)->n_panel, always, products, &j);
+    if (a->adapter.buf != NULL) cpu_expert_lora(d, a, pair, row, false);
     gdn_swiglu_op_args s = {.y = gdn_tensor_slice(a->work_h, 0, 0, n),
                             .x = gdn_tensor_slice(a->work_gu, 0, 0, n)};
     const gdn_status st = cpu_op_swiglu(q, &s, err);
     if (st != GDN_OK) return st;
     j.down = true;
     cpu_run(d, (int64_t)n_expert * ((const cpu_weight *)a->down)->n_panel, always, products, &j);
+    if (a->adapter.buf != NULL) cpu_expert_lora(d, a, pair, row, true);
     return GDN_OK;
 }
 

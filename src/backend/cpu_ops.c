@@ -88,16 +88,40 @@ gdn_status cpu_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *er
     return GDN_OK;
 }
 
+typedef struct {
+    const gdn_kern *kern;
+    const gdn_cast_args *a;
+} cast_job;
+
+/* Between the 16-bit types through f32, a stretch at a time. */
+static void cast_row(const gdn_kern *k, void *y, gdn_type to, const void *x, gdn_type from, int64_t n) {
+    enum { STRETCH = 256 };
+    float f[STRETCH];
+    gdn_widen_fn *widen = k->widen[from == GDN_BF16 ? GDN_HALF_BF16 : GDN_HALF_F16];
+    gdn_narrow_fn *narrow = k->narrow[to == GDN_BF16 ? GDN_HALF_BF16 : GDN_HALF_F16];
+    if (from == to) memmove(y, x, (size_t)(n * gdn_type_bytes(to)));
+    else if (from == GDN_F32) narrow(y, x, n);
+    else if (to == GDN_F32) widen(y, x, n);
+    else
+        for (int64_t at = 0; at < n; at += STRETCH) {
+            const int64_t m = n - at < STRETCH ? n - at : STRETCH;
+            widen(f, (const uint16_t *)x + at, m);
+            narrow((uint16_t *)y + at, f, m);
+        }
+}
+
+static void cast(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const cast_job *j = arg;
+    const gdn_cast_args *a = j->a;
+    for (int64_t i = begin; i < end; i++)
+        cast_row(j->kern, cpu_at(&a->y, i), a->y.type, cpu_at(&a->x, i), a->x.type, a->x.shape[1]);
+}
+
 gdn_status cpu_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err) {
-    (void)q, (void)err;
-    const int64_t n = a->x.shape[1];
-    for (int64_t i = 0; i < a->x.shape[0]; i++) {
-        const float *x = (const float *)(const void *)cpu_at(&a->x, i);
-        void *y = cpu_at(&a->y, i);
-        if (a->y.type == GDN_F32) memmove(y, x, (size_t)n * sizeof *x);
-        else
-            for (int64_t j = 0; j < n; j++) ((uint16_t *)y)[j] = gdn_f32_to_bf16(x[j]);
-    }
+    (void)err;
+    cast_job j = {&cpu_of(q)->kern, a};
+    cpu_run(cpu_of(q), a->x.shape[0], 0.2 * (double)(a->x.shape[0] * a->x.shape[1]), cast, &j);
     return GDN_OK;
 }
 

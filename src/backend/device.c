@@ -88,6 +88,37 @@ gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at,
     return st != GDN_OK ? st : q->device->backend->read(q, to, from, at, bytes, err);
 }
 
+/* Bytes are compared by address where there is one: two buffers may wrap the same memory. */
+static bool ranges_overlap(const gdn_buffer *a, uint64_t a_at, const gdn_buffer *b, uint64_t b_at,
+                           uint64_t bytes) {
+    if (bytes == 0) return false;
+    if (a->host != NULL && b->host != NULL) {
+        const uintptr_t x = (uintptr_t)a->host + a_at, y = (uintptr_t)b->host + b_at;
+        return x < y ? y - x < bytes : x - y < bytes;
+    }
+    return a == b && (a_at < b_at ? b_at - a_at < bytes : a_at - b_at < bytes);
+}
+
+gdn_status gdn_queue_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
+                          uint64_t from_at, uint64_t bytes, gdn_err *err) {
+    if (to->device != q->device || from->device != q->device)
+        return gdn_fail(err, GDN_E_INVALID, "copy: %s lies on another device",
+                        to->device != q->device ? "to" : "from");
+    gdn_status st = check_range(to, to_at, bytes, err);
+    if (st == GDN_OK) st = check_range(from, from_at, bytes, err);
+    if (st != GDN_OK) return st;
+    if (ranges_overlap(to, to_at, from, from_at, bytes))
+        return gdn_fail(err, GDN_E_INVALID, "copy: %llu bytes from %llu to %llu overlap",
+                        (unsigned long long)bytes, (unsigned long long)from_at,
+                        (unsigned long long)to_at);
+    if (bytes == 0) return GDN_OK;
+    /* The copy may use the device's threads, as an op does. */
+    pthread_mutex_lock(&q->device->busy);
+    st = q->device->backend->copy(q, to, to_at, from, from_at, bytes, err);
+    pthread_mutex_unlock(&q->device->busy);
+    return st;
+}
+
 const char *gdn_type_name(gdn_type t) {
     static const char *const name[] = {"f32", "bf16", "f16", "f8", "i32", "u8"};
     return (unsigned)t < sizeof name / sizeof *name ? name[t] : "?";

@@ -47,8 +47,11 @@ gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *er
 
 gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err) {
     static const char op[] = "cast";
-    CHECK(x, F32, ANY, ANY);
-    CHECK(y, F32 | BF16, a->x.shape[0], a->x.shape[1]);
+    CHECK(x, F32 | BF16 | F16, ANY, ANY);
+    CHECK(y, F32 | BF16 | F16, a->x.shape[0], a->x.shape[1]);
+    if (!gdn_tensor_distinct(&a->y)) REFUSE("cast: rows of y lie on each other");
+    if (gdn_tensors_overlap(&a->y, &a->x) && !gdn_tensors_same(&a->y, &a->x))
+        REFUSE("cast: y overlaps x and is not x itself");
     return RUN(cast);
 }
 
@@ -159,6 +162,64 @@ gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     return st != GDN_OK ? st : RUN(attn);
 }
 
+/* Whether sequence s uses a line of drafted tokens. */
+static bool uses_line(const gdn_core_args *a, int64_t s) {
+    const int32_t *start = gdn_ints(&a->seq_start);
+    return gdn_ints(&a->n_commit)[s] > 0 ||
+           (gdn_ints(&a->keep)[s] != 0 && start[s + 1] > start[s]);
+}
+
+/* The first sequence whose line an earlier one uses too, or -1.  A step's lines fit the table; the
+ * engine's are no more than its sequences. */
+static int64_t shared_line(const gdn_core_args *a, int64_t n_seq) {
+    enum { TABLE = 8192 };
+    const int32_t *index = gdn_ints(&a->line_index);
+    uint64_t taken[TABLE / 64] = {0};
+    for (int64_t s = 0; s < n_seq; s++) {
+        if (!uses_line(a, s)) continue;
+        if (a->line.shape[0] <= TABLE) {
+            const uint64_t bit = (uint64_t)1 << index[s] % 64;
+            if ((taken[index[s] / 64] & bit) != 0) return s;
+            taken[index[s] / 64] |= bit;
+            continue;
+        }
+        for (int64_t t = 0; t < s; t++)
+            if (index[t] == index[s] && uses_line(a, t)) return s;
+    }
+    return -1;
+}
+
+/* What is to be committed and kept, once offsets are known to be right. */
+static gdn_status check_lines(const gdn_core_args *a, int64_t n_seq, gdn_err *err) {
+    const int32_t *start = gdn_ints(&a->seq_start), *has_state = gdn_ints(&a->has_state);
+    const int32_t *index = gdn_ints(&a->line_index), *commit = gdn_ints(&a->n_commit);
+    const int32_t *keep = gdn_ints(&a->keep);
+    const int64_t K = a->line.shape[1];
+    if (has_state == NULL || index == NULL || commit == NULL || keep == NULL) return GDN_OK;
+    for (int64_t s = 0; s < n_seq; s++) {
+        const int32_t n = start[s + 1] - start[s];
+        if (commit[s] < 0 || commit[s] > K)
+            REFUSE("gdn_core: n_commit[%lld] is %d, need 0 to %lld", (long long)s, commit[s],
+                   (long long)K);
+        if (commit[s] > 0 && has_state[s] == 0)
+            REFUSE("gdn_core: n_commit[%lld] is %d and has_state[%lld] is 0", (long long)s,
+                   commit[s], (long long)s);
+        if (keep[s] != 0 && keep[s] != 1)
+            REFUSE("gdn_core: keep[%lld] is %d, need 0 or 1", (long long)s, keep[s]);
+        if (keep[s] == 1 && n > K)
+            REFUSE("gdn_core: sequence %lld keeps %d rows, a line has %lld", (long long)s, n,
+                   (long long)K);
+        if (uses_line(a, s) && (index[s] < 0 || index[s] >= a->line.shape[0]))
+            REFUSE("gdn_core: line_index[%lld] is %d of %lld", (long long)s, index[s],
+                   (long long)a->line.shape[0]);
+    }
+    const int64_t twice = shared_line(a, n_seq);
+    if (twice >= 0)
+        REFUSE("gdn_core: line_index[%lld]: line %d belongs to two sequences", (long long)twice,
+               index[twice]);
+    return GDN_OK;
+}
+
 gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     static const char op[] = "gdn_core";
     CHECK(core, F32, ANY, ANY, ANY);
@@ -182,19 +243,35 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     const int64_t n_seq = a->slot.shape[0];
     CHECK(seq_start, I32, n_seq + 1);
     CHECK(has_state, I32, n_seq);
-    CHECK(work_qkv, F32, n_row, C);
-    CHECK(work_gate, F32, n_row, 2, hv);
-    if (!gdn_dense_rows(&a->conv_w) || (n_row > 0 && a->work_gate.stride[1] != hv * 4))
+    const bool lines = a->line.buf != NULL;
+    int64_t n_work = n_row;
+    if ((a->line_index.buf != NULL) != lines || (a->n_commit.buf != NULL) != lines ||
+        (a->keep.buf != NULL) != lines)
+        REFUSE("gdn_core: line, line_index, n_commit and keep come together or not at all");
+    if (lines) {
+        CHECK(line, F32, ANY, ANY, C + 2 * hv);
+        CHECK(line_index, I32, n_seq);
+        CHECK(n_commit, I32, n_seq);
+        CHECK(keep, I32, n_seq);
+        const int64_t K = a->line.shape[1];
+        if (K < 1 || K > 256) REFUSE("gdn_core: a line of %lld rows, need 1 to 256", (long long)K);
+        if (!gdn_tensor_distinct(&a->line)) REFUSE("gdn_core: rows of line lie on each other");
+        n_work += n_seq * K;
+    }
+    CHECK(work_qkv, F32, n_work, C);
+    CHECK(work_gate, F32, n_work, 2, hv);
+    if (!gdn_dense_rows(&a->conv_w) || (n_work > 0 && a->work_gate.stride[1] != hv * 4))
         REFUSE("gdn_core: conv_w or work_gate has gaps");
     const int32_t *slot = gdn_ints(&a->slot), *start = gdn_ints(&a->seq_start);
     if (slot == NULL || start == NULL) return RUN(gdn_core);
-    const gdn_status st = check_starts(op, start, n_seq, n_row, err);
+    gdn_status st = check_starts(op, start, n_seq, n_row, err);
     if (st != GDN_OK) return st;
     for (int64_t s = 0; s < n_seq; s++) {
         if (slot[s] < 0 || slot[s] >= a->conv_state.shape[0])
             REFUSE("gdn_core: slot[%lld] is %d of %lld", (long long)s, slot[s],
                    (long long)a->conv_state.shape[0]);
     }
+    if (lines && (st = check_lines(a, n_seq, err)) != GDN_OK) return st;
     return RUN(gdn_core);
 }
 
@@ -231,6 +308,10 @@ gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     CHECK(work_gu, F32, n_row * top, 2 * n);
     CHECK(work_h, F32 | 1u << a->down->input_type, n_row * top, n);
     CHECK(work_index, I32, 2 * n_row * top + a->down->n_expert + 1);
+    if (a->adapter.buf != NULL) {
+        const gdn_status st = gdn_check_expert_lora(q, a, err);
+        if (st != GDN_OK) return st;
+    }
     return RUN(moe_experts);
 }
 

@@ -20,8 +20,13 @@ static void reference(gdn_kern *k) {
     *k = (gdn_kern){
         .delta = gdn_delta_ref,
         .delta_prep = gdn_delta_prep_ref,
+        .delta_chunk = gdn_delta_chunk_ref,
         .conv = gdn_conv_ref,
+        .widen = {gdn_widen_bf16_ref, gdn_widen_f16_ref},
+        .narrow = {gdn_narrow_bf16_ref, gdn_narrow_f16_ref},
+        .round = {gdn_round_bf16_ref, gdn_round_f16_ref},
         .norm = gdn_norm_ref,
+        .norm_gated = gdn_norm_gated_ref,
         .rope = gdn_rope_ref,
         .swiglu = gdn_swiglu_ref,
         .attn_block = gdn_attn_block_ref,
@@ -33,6 +38,7 @@ static void reference(gdn_kern *k) {
         .logsumexp = gdn_logsumexp_ref,
         .top_k = gdn_top_k_ref,
         .linear = gdn_linear_ref,
+        .lora = gdn_lora_ref,
         .panel_pack = gdn_panel_pack_ref,
     };
 }
@@ -41,8 +47,16 @@ static void reference(gdn_kern *k) {
 static void avx2(gdn_kern *k) {
     k->delta = gdn_delta_avx2;
     k->delta_prep = gdn_delta_prep_avx2;
+    k->delta_chunk = gdn_delta_chunk_avx2;
     k->conv = gdn_conv_avx2;
+    k->widen[GDN_HALF_BF16] = gdn_widen_bf16_avx2;
+    k->widen[GDN_HALF_F16] = gdn_widen_f16_avx2;
+    k->narrow[GDN_HALF_BF16] = gdn_narrow_bf16_avx2;
+    k->narrow[GDN_HALF_F16] = gdn_narrow_f16_avx2;
+    k->round[GDN_HALF_BF16] = gdn_round_bf16_avx2;
+    k->round[GDN_HALF_F16] = gdn_round_f16_avx2;
     k->norm = gdn_norm_avx2;
+    k->norm_gated = gdn_norm_gated_avx2;
     k->rope = gdn_rope_avx2;
     k->swiglu = gdn_swiglu_avx2;
     k->attn_block = gdn_attn_block_avx2;
@@ -54,13 +68,22 @@ static void avx2(gdn_kern *k) {
     k->logsumexp = gdn_logsumexp_avx2;
     k->top_k = gdn_top_k_avx2;
     k->linear = gdn_linear_avx2;
+    k->lora = gdn_lora_avx2;
 }
 
 static void avx512(gdn_kern *k) {
     k->delta = gdn_delta_avx512;
     k->delta_prep = gdn_delta_prep_avx512;
+    k->delta_chunk = gdn_delta_chunk_avx512;
     k->conv = gdn_conv_avx512;
+    k->widen[GDN_HALF_BF16] = gdn_widen_bf16_avx512;
+    k->widen[GDN_HALF_F16] = gdn_widen_f16_avx512;
+    k->narrow[GDN_HALF_BF16] = gdn_narrow_bf16_avx512;
+    k->narrow[GDN_HALF_F16] = gdn_narrow_f16_avx512;
+    k->round[GDN_HALF_BF16] = gdn_round_bf16_avx512;
+    k->round[GDN_HALF_F16] = gdn_round_f16_avx512;
     k->norm = gdn_norm_avx512;
+    k->norm_gated = gdn_norm_gated_avx512;
     k->rope = gdn_rope_avx512;
     k->swiglu = gdn_swiglu_avx512;
     k->attn_block = gdn_attn_block_avx512;
@@ -72,6 +95,7 @@ static void avx512(gdn_kern *k) {
     k->logsumexp = gdn_logsumexp_avx512;
     k->top_k = gdn_top_k_avx512;
     k->linear = gdn_linear_avx512;
+    k->lora = gdn_lora_avx512;
     k->panel_pack = gdn_panel_pack_avx512;
 }
 #endif
@@ -84,6 +108,7 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
     if (isa & GDN_ISA_AVX512) avx512(k);
     if (isa & GDN_ISA_AVX512BF16) {
         k->attn_block = gdn_attn_block_avx512bf16;
+        k->delta_chunk = gdn_delta_chunk_avx512bf16;
         k->linear = gdn_linear_avx512bf16;
     }
 #endif

@@ -9,11 +9,15 @@
 
 #include "act/act.h"
 #include "attn/attn.h"
+#include "cast/cast.h"
 #include "conv/conv.h"
 #include "delta/delta.h"
+#include "delta/delta_chunk.h"
 #include "linear/linear.h"
+#include "lora/lora.h"
 #include "moe/moe.h"
 #include "norm/norm.h"
+#include "norm/norm_gated.h"
 #include "rope/rope.h"
 #include "sample/sample.h"
 
@@ -30,8 +34,13 @@ typedef struct {
 
     gdn_delta_fn       *delta;
     gdn_delta_prep_fn  *delta_prep;
+    gdn_delta_chunk_fn *delta_chunk;
     gdn_conv_fn        *conv;
+    gdn_widen_fn       *widen[GDN_HALF_TYPES];
+    gdn_narrow_fn      *narrow[GDN_HALF_TYPES];
+    gdn_round_fn       *round[GDN_HALF_TYPES];
     gdn_norm_fn        *norm;
+    gdn_norm_gated_fn  *norm_gated;
     gdn_rope_fn        *rope;
     gdn_swiglu_fn      *swiglu;
     gdn_attn_block_fn  *attn_block;
@@ -43,6 +52,7 @@ typedef struct {
     gdn_logsumexp_fn   *logsumexp;
     gdn_top_k_fn       *top_k;
     gdn_linear_fn      *linear;
+    gdn_lora_fn        *lora;
     gdn_panel_pack_fn  *panel_pack;
 } gdn_kern;
 

@@ -251,7 +251,9 @@ static gdn_status prepare(job *j, gdn_model *m, gdn_err *err) {
     e.mtp = j->mtp;
     gdn_status st = gdn_engine_create(m, &e, &j->engine, err);
     if (st == GDN_OK) st = gdn_seq_create(j->engine, &j->body, err);
+    if (st == GDN_OK) st = gdn_seq_set_adapter(j->body, o->adapter, err);
     if (st == GDN_OK && j->mtp) st = gdn_seq_create(j->engine, &j->edge, err);
+    if (st == GDN_OK && j->mtp) st = gdn_seq_set_adapter(j->edge, o->adapter, err);
     if (st == GDN_OK && j->mtp && o->positions == NULL) st = make_spill(j, err);
     return st;
 }

@@ -1,10 +1,13 @@
 /* op_vector.c - one recorded call of gdn_attention(), run and compared with what it expects.
  *
- * All tensors of the call lie in one buffer, the image, and every vector runs twice:
+ * All tensors of the call lie in one buffer, the image, and every form of it runs twice:
  *
  *     plain   tensors one after another, pools without gaps as in the file
  *     pages   | margin | tensor | margin | tensor | ...       margins and rows of padding are NaN
  *             and both pools in pages:   | conv | ssm | NaN | conv | ssm | NaN | ...
+ *
+ * Behind the file's tensors lie those that the two stages hand on, q k v b a of both groups with a
+ * few rows more than there are tokens; a fused call must leave them alone.
  *
  * A mask has a byte for each of the image: 1 where the call has to write, as the indices of the
  * file say.  There the outputs are compared with the file's; everywhere else, margins and inputs
@@ -61,6 +64,14 @@ static const struct {
                    offsetof(gdn_attention_args, num_accepted_tokens) },
 };
 
+/* What the stages hand on, for plain and for speculative sequences. */
+enum { MID_Q, MID_K, MID_V, MID_B, MID_A, N_MID, SPARE_ROWS = 2 };
+enum { PLAIN, SPEC, N_GROUP };
+
+static const struct {
+    int start, token, slot;
+} group_field[N_GROUP] = { { START, TOKEN, SLOT }, { SPEC_START, SPEC_TOKEN, SPEC_SLOT } };
+
 static const int out_field[GDN_OP_N_OUTPUT] = { CORE, Z, CONV_STATE, SSM_STATE };
 
 typedef struct {
@@ -71,8 +82,11 @@ typedef struct {
     gdn_attention_args   args;                     /* all but the tensors' places        */
     /* One run. */
     gdn_tensor     view[N_FIELD];
+    gdn_tensor     mid[N_GROUP][N_MID];
+    int64_t        tokens[N_GROUP];
     uint64_t       bytes;
     unsigned char *before, *after, *mask;          /* [bytes]                            */
+    unsigned char *fused[2];                       /* after gdn_attention() in each form */
     gdn_buffer    *buf;
 } vector;
 
@@ -219,14 +233,14 @@ static gdn_status read_vector(vector *v, gdn_err *err) {
 }
 
 /* "bf16/f32 SD parts 2+1+0": types of rows and states, layouts, prefills + decodes + drafts. */
-static gdn_status name_form(const vector *v, gdn_op_vector_result *r, gdn_err *err) {
+static gdn_status name_kind(const vector *v, gdn_op_vector_result *r, gdn_err *err) {
     static const char *const key[3] = { "num_prefills", "num_decodes", "num_spec_decodes" };
     int32_t n[3] = { 0 };
     for (int i = 0; i < 3; i++) {
         const gdn_status st = number_of(v, key[i], &n[i], err);
         if (st != GDN_OK) return st;
     }
-    snprintf(r->form, sizeof r->form, "%s/%s %s %s %d+%d+%d",
+    snprintf(r->kind, sizeof r->kind, "%s/%s %s %s %d+%d+%d",
              gdn_weights_metadata(v->file, "dtype"), gdn_weights_metadata(v->file, "ssm_dtype"),
              v->args.conv_layout == GDN_CONV_STATE_DS ? "DS" : "SD",
              v->args.reorder_input ? "parts" : "groups", n[0], n[1], n[2]);
@@ -241,6 +255,37 @@ enum { POISON = 0xff, MARGIN = 4 * 37 };
 static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
 static uint64_t slot_bytes(const gdn_st_tensor *t) { return t->bytes / (uint64_t)t->shape[0]; }
+
+static const int32_t *ints(const vector *v, int i) {
+    return v->t[i] == NULL ? NULL : (const int32_t *)(const void *)v->t[i]->data;
+}
+
+static int64_t count(const vector *v, int i) { return v->t[i] == NULL ? 0 : v->t[i]->shape[0]; }
+
+/* Tensors between the stages, from `at` on.  Where the shapes do not fit together gdn_attention()
+ * is going to refuse them, and no room is needed. */
+static uint64_t lay_out_mid(vector *v, bool pages, uint64_t at) {
+    const int64_t *s = v->t[SSM_STATE]->shape, nv = s[1], dv = s[2], dk = s[3];
+    const int64_t C = v->t[CONV_WEIGHTS]->shape[0], rows = v->t[QKVZ]->shape[0];
+    const bool fit = v->t[QKVZ]->shape[1] >= C && C > nv * dv;
+    const int64_t nk = fit ? (C - nv * dv) / (2 * dk) : 0;
+    const int64_t heads[N_MID] = { nk, nk, nv, nv, nv }, width[N_MID] = { dk, dk, dv, 1, 1 };
+    gdn_type type = GDN_F32;
+    type_of(v->t[QKVZ]->dtype, &type);
+    for (int g = 0; g < N_GROUP; g++) {
+        const int32_t *start = ints(v, group_field[g].start);
+        const int64_t n = count(v, group_field[g].start);
+        v->tokens[g] = n > 0 && fit && start[n - 1] > 0 && start[n - 1] <= rows ? start[n - 1] : 0;
+        for (int i = 0; i < N_MID; i++) {
+            const int64_t shape[3] = { v->tokens[g] > 0 ? v->tokens[g] + SPARE_ROWS : 0, heads[i],
+                                       width[i] };
+            at = pages ? round_up(at, 4) + MARGIN : round_up(at, 64);
+            v->mid[g][i] = gdn_tensor_dense(NULL, at, type, i < MID_B ? 3 : 2, shape);
+            at += (uint64_t)(shape[0] * v->mid[g][i].stride[0]);
+        }
+    }
+    return at;
+}
 
 /* Give every tensor its place.  In pages the places are multiples of 4 bytes only. */
 static void lay_out(vector *v, bool pages) {
@@ -265,12 +310,11 @@ static void lay_out(vector *v, bool pages) {
             at += t->bytes;
         }
     }
-    v->bytes = at + (pages ? MARGIN : 0);
+    v->bytes = lay_out_mid(v, pages, at) + (pages ? MARGIN : 0);
 }
 
 static void fill(vector *v, bool pages) {
     memset(v->before, pages ? POISON : 0, (size_t)v->bytes);
-    memset(v->mask, 0, (size_t)v->bytes);
     for (int i = 0; i < N_FIELD; i++) {
         const gdn_st_tensor *t = v->t[i];
         if (t == NULL || t->bytes == 0) continue;
@@ -286,12 +330,6 @@ static void fill(vector *v, bool pages) {
 }
 
 /* --- what the call has to write -------------------------------------------------- */
-
-static const int32_t *ints(const vector *v, int i) {
-    return v->t[i] == NULL ? NULL : (const int32_t *)(const void *)v->t[i]->data;
-}
-
-static int64_t count(const vector *v, int i) { return v->t[i] == NULL ? 0 : v->t[i]->shape[0]; }
 
 /* Index i of the first dimension.  The call has checked the indices before; what it let
  * through must not lead out of the image all the same. */
@@ -326,6 +364,13 @@ static void mark_rows(vector *v, int token, int64_t from, int64_t to) {
 
 static bool is_none(const vector *v, int32_t slot) {
     return slot < 0 || slot == v->args.null_slot;
+}
+
+static void mark_mid(vector *v) {
+    for (int g = 0; g < N_GROUP; g++)
+        for (int i = 0; i < N_MID; i++)
+            memset(v->mask + v->mid[g][i].at, 1,
+                   (size_t)(v->tokens[g] * v->mid[g][i].stride[0]));
 }
 
 static void mark_all(vector *v) {
@@ -376,9 +421,9 @@ static uint64_t place(const gdn_tensor *w, int64_t i) {
     return at;
 }
 
-/* The error is that of what the call writes.  It is set against the norm of the rows written or,
+/* The error is that of what the call writes.  Stages also have to give the bits of `fused`.  It is set against the norm of the rows written or,
  * as the bounds are defined, of a whole pool. */
-static void compare(const vector *v, int i, gdn_op_vector_error *e) {
+static void compare(const vector *v, int i, const unsigned char *fused, gdn_op_vector_error *e) {
     const gdn_tensor *w = &v->view[out_field[i]];
     const size_t size = (size_t)gdn_type_bytes(w->type);
     const int64_t n = (int64_t)(v->expect[i]->bytes / size);
@@ -395,9 +440,11 @@ static void compare(const vector *v, int i, gdn_op_vector_error *e) {
             differ += !same || memcmp(want, v->before + at, size) != 0;
             continue;
         }
+        const bool other = fused != NULL && memcmp(fused + at, v->after + at, size) != 0;
+        differ += other;
         if (same || (isnan(x) && isnan(y))) continue;
         const double d = isfinite(x) && isfinite(y) ? fabs(x - y) : INFINITY;
-        differ += e->bound <= 0; /* exact: a zero of the other sign is not the same */
+        differ += e->bound <= 0 && !other; /* exact: a zero of the other sign is not the same */
         if (d > max) max = d;
         sum += d * d;
     }
@@ -407,25 +454,90 @@ static void compare(const vector *v, int i, gdn_op_vector_error *e) {
     if (differ > e->n_differ) e->n_differ = differ;
 }
 
-/* Relative L2 against exact arithmetic.  Types of 16 bits: core and states in f32.
+/* Relative L2 against exact arithmetic, by form and type of the rows.
  *
- * A state stored in 16 bits gets the figure of core of the coarser of its type and the rows'.
- * An error e of what is rounded moves a share e / ulp of the roundings by one ulp, which makes
- * sqrt(e ulp): with bf16 rows and states sqrt(5e-5 2^-8) = 4.4e-4.  States rounded after every
- * token instead of once a call make core miss its bound by a factor of 2 to 12. */
-static double core_bound(gdn_type t) {
-    return t == GDN_F32 ? 2e-6 : t == GDN_BF16 ? 1e-3 : 1e-3 / 8;
+ * A state stored in 16 bits gets the figure of core, or of recurrent core in its own type where
+ * that is more.  An error e of what is rounded moves a share e / ulp of the roundings by one ulp,
+ * which makes sqrt(e ulp): with bf16 rows and states sqrt(5e-5 2^-8) = 4.4e-4.  States rounded
+ * after every token instead of once a call make core miss its bound by a factor of 2 to 12. */
+static double core_bound(bool chunked, gdn_type t) {
+    if (t == GDN_F32) return chunked ? 1e-4 : 2e-6;
+    return (chunked ? 6e-3 : 1e-3) / (t == GDN_F16 ? 8 : 1);
 }
 
-static double state_bound(gdn_type act, gdn_type state) {
-    if (state != GDN_F32) return fmax(core_bound(state), core_bound(act));
-    return act == GDN_F32 ? 2e-6 : act == GDN_BF16 ? 5e-5 : 5e-5 / 8;
+static double state_bound(bool chunked, gdn_type act, gdn_type state) {
+    if (state != GDN_F32) return fmax(core_bound(false, state), core_bound(chunked, act));
+    if (act == GDN_F32) return core_bound(chunked, act);
+    return (chunked ? 2e-3 : 5e-5) / (act == GDN_F16 ? 8 : 1);
 }
 
 /* --- running --------------------------------------------------------------------- */
 
-static gdn_status call(vector *v, gdn_queue *q, gdn_err *err) {
+static bool is_chunked(int form) {
+    return form == GDN_OP_CHUNKED || form == GDN_OP_CHUNKED_STAGES;
+}
+
+static bool is_staged(int form) { return form >= GDN_OP_RECURRENT_STAGES; }
+
+/* One group of sequences through both stages. */
+static gdn_status call_stages(vector *v, gdn_queue *q, const gdn_attention_args *a, int g,
+                              gdn_err *err) {
+    gdn_tensor *mid = v->mid[g];
+    for (int i = 0; i < N_MID; i++) mid[i].buf = v->buf;
+    const bool spec = g == SPEC;
+    gdn_causal_conv1d_args conv = {
+        .q = mid[MID_Q],
+        .k = mid[MID_K],
+        .v = mid[MID_V],
+        .b = mid[MID_B],
+        .a = mid[MID_A],
+        .z = a->z,
+        .qkvz = a->qkvz,
+        .ba = a->ba,
+        .conv_state = a->conv_state,
+        .conv_weights = a->conv_weights,
+        .conv_bias = a->conv_bias,
+        .query_start_loc = spec ? a->spec_query_start_loc : a->non_spec_query_start_loc,
+        .token_indx = spec ? a->spec_token_indx : a->non_spec_token_indx,
+        .state_indices = spec ? a->spec_state_indices : a->non_spec_state_indices,
+        .n_k_head = a->n_k_head,
+        .n_v_head = a->n_v_head,
+        .dk = a->dk,
+        .dv = a->dv,
+        .tp_size = a->tp_size,
+        .num_actual_tokens = a->num_actual_tokens,
+        .null_slot = a->null_slot,
+        .reorder_input = a->reorder_input,
+        .conv_layout = a->conv_layout,
+    };
+    if (spec) conv.num_accepted_tokens = a->num_accepted_tokens;
+    else conv.has_initial_state = a->has_initial_state;
+    const gdn_delta_rule_args delta = {
+        .core = a->core,
+        .q = conv.q,
+        .k = conv.k,
+        .v = conv.v,
+        .b = conv.b,
+        .a = conv.a,
+        .A_log = a->A_log,
+        .dt_bias = a->dt_bias,
+        .ssm_state = a->ssm_state,
+        .has_initial_state = conv.has_initial_state,
+        .query_start_loc = conv.query_start_loc,
+        .token_indx = conv.token_indx,
+        .state_indices = conv.state_indices,
+        .num_accepted_tokens = conv.num_accepted_tokens,
+        .num_actual_tokens = a->num_actual_tokens,
+        .null_slot = a->null_slot,
+        .form = a->form,
+    };
+    const gdn_status st = gdn_causal_conv1d(q, &conv, err);
+    return st == GDN_OK ? gdn_delta_rule(q, &delta, err) : st;
+}
+
+static gdn_status call(vector *v, int form, gdn_queue *q, gdn_err *err) {
     gdn_attention_args a = v->args;
+    a.form = is_chunked(form) ? GDN_FORM_CHUNKED : GDN_FORM_RECURRENT;
     for (int i = 0; i < N_FIELD; i++) {
         if (v->t[i] == NULL) continue;
         v->view[i].buf = v->buf;
@@ -433,40 +545,53 @@ static gdn_status call(vector *v, gdn_queue *q, gdn_err *err) {
     }
     gdn_err why = { 0 };
     gdn_status st = gdn_queue_write(q, v->buf, 0, v->before, v->bytes, &why);
-    if (st == GDN_OK) st = gdn_attention(q, &a, &why);
+    if (!is_staged(form)) {
+        if (st == GDN_OK) st = gdn_attention(q, &a, &why);
+    } else {
+        for (int g = N_GROUP - 1; g >= 0 && st == GDN_OK; g--)
+            if (v->tokens[g] > 0) st = call_stages(v, q, &a, g, &why);
+    }
     if (st == GDN_OK) st = gdn_queue_read(q, v->after, v->buf, 0, v->bytes, &why);
     const gdn_status waited = gdn_queue_wait(q, st == GDN_OK ? &why : NULL);
     if (st == GDN_OK) st = waited;
-    return st == GDN_OK ? st : gdn_fail(err, st, "%s: %s", v->path, why.text);
+    return st == GDN_OK ? st
+                        : gdn_fail(err, st, "%s, %s: %s", v->path, gdn_op_form_name(form), why.text);
+}
+
+static gdn_status run_form(vector *v, int form, gdn_queue *q, gdn_op_form_result *r, gdn_err *err) {
+    const gdn_status st = call(v, form, q, err);
+    if (st != GDN_OK) return st;
+    memset(v->mask, 0, (size_t)v->bytes);
+    mark_all(v);
+    if (is_staged(form)) mark_mid(v);
+    else memcpy(v->fused[is_chunked(form)], v->after, (size_t)v->bytes);
+    int64_t stray = 0;
+    for (uint64_t i = 0; i < v->bytes; i++) stray += !v->mask[i] && v->before[i] != v->after[i];
+    if (stray > r->n_stray) r->n_stray = stray;
+    for (int i = 0; i < GDN_OP_N_OUTPUT; i++)
+        compare(v, i, is_staged(form) ? v->fused[is_chunked(form)] : NULL, &r->out[i]);
+    return st;
 }
 
 static gdn_status run(vector *v, bool pages, gdn_device *d, gdn_queue *q, gdn_op_vector_result *r,
                       gdn_err *err) {
     lay_out(v, pages);
-    v->before = malloc((size_t)v->bytes);
-    v->after = malloc((size_t)v->bytes);
-    v->mask = malloc((size_t)v->bytes);
+    unsigned char **part[] = { &v->before, &v->after, &v->mask, &v->fused[0], &v->fused[1] };
+    enum { N_PART = sizeof part / sizeof *part };
     gdn_status st = GDN_OK;
-    if (v->before == NULL || v->after == NULL || v->mask == NULL) {
-        st = gdn_fail(err, GDN_E_NOMEM, "%s: out of memory", v->path);
-        goto done;
-    }
-    fill(v, pages);
-    st = gdn_buffer_alloc(d, v->bytes, &v->buf, err);
-    if (st == GDN_OK) st = call(v, q, err);
-    if (st != GDN_OK) goto done;
-    mark_all(v);
-    int64_t stray = 0;
-    for (uint64_t i = 0; i < v->bytes; i++) stray += !v->mask[i] && v->before[i] != v->after[i];
-    if (stray > r->n_stray) r->n_stray = stray;
-    for (int i = 0; i < GDN_OP_N_OUTPUT; i++) compare(v, i, &r->out[i]);
-done:
+    for (int i = 0; i < N_PART; i++)
+        if ((*part[i] = malloc((size_t)v->bytes)) == NULL)
+            st = gdn_fail(err, GDN_E_NOMEM, "%s: out of memory", v->path);
+    if (st == GDN_OK) st = gdn_buffer_alloc(d, v->bytes, &v->buf, err);
+    if (st == GDN_OK) fill(v, pages);
+    for (int f = 0; f < GDN_OP_N_FORM && st == GDN_OK; f++)
+        st = run_form(v, f, q, &r->form[f], err);
     gdn_buffer_free(v->buf);
     v->buf = NULL;
-    free(v->before);
-    free(v->after);
-    free(v->mask);
-    v->before = v->after = v->mask = NULL;
+    for (int i = 0; i < N_PART; i++) {
+        free(*part[i]);
+        *part[i] = NULL;
+    }
     return st;
 }
 
@@ -474,22 +599,48 @@ const char *gdn_op_output_name(int32_t i) {
     return i < 0 || i >= GDN_OP_N_OUTPUT ? NULL : field[out_field[i]].name;
 }
 
+const char *gdn_op_form_name(int32_t i) {
+    static const char *const name[GDN_OP_N_FORM] = { "recurrent", "chunked", "recurrent_stages",
+                                                     "chunked_stages" };
+    return i < 0 || i >= GDN_OP_N_FORM ? NULL : name[i];
+}
+
+static void set_bounds(const vector *v, gdn_op_vector_result *r) {
+    gdn_type act = GDN_F32, state = GDN_F32;
+    type_of(v->t[CORE]->dtype, &act);
+    type_of(v->t[SSM_STATE]->dtype, &state);
+    for (int f = 0; f < GDN_OP_N_FORM; f++) {
+        r->form[f].out[GDN_OP_CORE].bound = core_bound(is_chunked(f), act);
+        r->form[f].out[GDN_OP_SSM_STATE].bound = state_bound(is_chunked(f), act, state);
+    }
+}
+
+static void judge(gdn_op_vector_result *r) {
+    r->pass = true;
+    for (int f = 0; f < GDN_OP_N_FORM; f++) {
+        gdn_op_form_result *o = &r->form[f];
+        o->pass = o->n_stray == 0;
+        for (int i = 0; i < GDN_OP_N_OUTPUT; i++) {
+            gdn_op_vector_error *e = &o->out[i];
+            e->pass = e->rel_l2 <= e->bound && e->n_differ == 0;
+            o->pass = o->pass && e->pass;
+        }
+        r->pass = r->pass && o->pass;
+    }
+}
+
 gdn_status gdn_op_vector_run(const char *path, const char *device, const gdn_device_opts *opts,
                              gdn_op_vector_result *out, gdn_err *err) {
     vector v = { .path = path };
     gdn_device *d = NULL;
     gdn_queue *q = NULL;
-    gdn_op_vector_result r = { .pass = true };
+    gdn_op_vector_result r = { .pass = false };
     gdn_status st = read_vector(&v, err);
-    if (st == GDN_OK) st = name_form(&v, &r, err);
+    if (st == GDN_OK) st = name_kind(&v, &r, err);
     if (st == GDN_OK) st = gdn_device_open(device, opts, &d, err);
     if (st == GDN_OK) st = gdn_queue_create(d, &q, err);
     if (st == GDN_OK) {
-        gdn_type act = GDN_F32, state = GDN_F32;
-        type_of(v.t[CORE]->dtype, &act);
-        type_of(v.t[SSM_STATE]->dtype, &state);
-        r.out[GDN_OP_CORE].bound = core_bound(act);
-        r.out[GDN_OP_SSM_STATE].bound = state_bound(act, state);
+        set_bounds(&v, &r);
         st = run(&v, false, d, q, &r, err);
     }
     if (st == GDN_OK) st = run(&v, true, d, q, &r, err);
@@ -497,11 +648,7 @@ gdn_status gdn_op_vector_run(const char *path, const char *device, const gdn_dev
     gdn_device_close(d);
     gdn_weights_close(v.file);
     if (st != GDN_OK) return st;
-    for (int i = 0; i < GDN_OP_N_OUTPUT; i++) {
-        r.out[i].pass = r.out[i].rel_l2 <= r.out[i].bound && r.out[i].n_differ == 0;
-        r.pass = r.pass && r.out[i].pass;
-    }
-    r.pass = r.pass && r.n_stray == 0;
+    judge(&r);
     *out = r;
     return GDN_OK;
 }

@@ -32,6 +32,7 @@ static gdn_status score(job *j, int32_t from, int32_t to, gdn_err *err) {
     const int32_t *tok = j->o->tokens;
     gdn_seq *seq = NULL;
     gdn_status st = gdn_seq_create(j->engine, &seq, err);
+    if (st == GDN_OK) st = gdn_seq_set_adapter(seq, j->o->adapter, err);
     for (int32_t b = from; b < to && st == GDN_OK; b += j->chunk) {
         const int32_t n = to - b < j->chunk ? to - b : j->chunk;
         const int32_t n_out = b + n == to ? n - 1 : n; /* the last one predicts nothing here */

@@ -29,9 +29,12 @@
 /* Families whose checks are not linked in are left out of the table. */
 #pragma weak check_act
 #pragma weak check_attn
+#pragma weak check_cast
 #pragma weak check_conv
 #pragma weak check_delta
+#pragma weak check_gdn_attention
 #pragma weak check_linear
+#pragma weak check_lora
 #pragma weak check_moe
 #pragma weak check_norm
 #pragma weak check_rope
@@ -333,7 +336,9 @@ static double measure_dram(void) {
 static void all_families(check *c) {
     static void (*const family[])(check *) = {
         check_delta, check_conv, check_norm,   check_rope,   check_act,
-        check_attn,  check_moe,  check_sample, check_linear,
+        check_attn,  check_moe,  check_sample, check_linear, check_lora,
+        check_cast,
+        check_gdn_attention,
     };
     for (size_t i = 0; i < sizeof family / sizeof *family; i++)
         if (family[i] != NULL) family[i](c);

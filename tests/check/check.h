@@ -82,9 +82,12 @@ void check_rate(check *c, void (*run)(void *), void *arg, double flops, double b
 /* One for each operator family. */
 void check_act(check *c);
 void check_attn(check *c);
+void check_cast(check *c);
 void check_conv(check *c);
 void check_delta(check *c);
+void check_gdn_attention(check *c);
 void check_linear(check *c);
+void check_lora(check *c);
 void check_moe(check *c);
 void check_norm(check *c);
 void check_rope(check *c);

@@ -236,6 +236,7 @@ static void prep(check *c, int32_t n_tok, int32_t hk, int32_t hv, int32_t dk) {
     const size_t nq = (size_t)n_tok * a.qk_stride, ng = (size_t)n_tok * a.gate_stride;
     const size_t nb = (size_t)n_tok * a.ba_stride;
     float *qk[2][2], *gate[2][2];
+    float *g[2] = {check_f32(c, "g ref", ng), check_f32(c, "g", ng)};
     static const char *const part[2][2] = {{"q ref", "q"}, {"k ref", "k"}};
     static const char *const kind[2][2] = {{"alpha ref", "alpha"}, {"beta ref", "beta"}};
     for (int i = 0; i < 2; i++)
@@ -265,6 +266,7 @@ static void prep(check *c, int32_t n_tok, int32_t hk, int32_t hv, int32_t dk) {
     a.q = qk[0][0], a.k = qk[1][0], a.alpha = gate[0][0], a.beta = gate[1][0];
     prep_job j = {.fn = fn, .a = a};
     j.a.q = qk[0][1], j.a.k = qk[1][1], j.a.alpha = gate[0][1], j.a.beta = gate[1][1];
+    a.g = g[0], j.a.g = g[1];
     gdn_delta_prep_ref(&a);
     run_prep(&j);
     /* A sum of squares and a root: a few roundings an element, gaps between rows
@@ -275,31 +277,42 @@ static void prep(check *c, int32_t n_tok, int32_t hk, int32_t hv, int32_t dk) {
      * 1e-38 the vector exp gives 0. */
     check_each(c, "alpha", gate[0][0], gate[0][1], ng, 4e-7, 1e-7);
     check_each(c, "beta", gate[1][0], gate[1][1], ng, 4e-7, 1e-38);
+    /* Not squeezed into 0..1: the error of a + dt_bias shows where softplus is e^x. */
+    check_each(c, "g", g[0], g[1], ng, 2e-6, 1e-38);
 
     /* Token by token: the same bits. */
     float *cut = check_f32(c, "q cut", nq), *cut_a = check_f32(c, "alpha cut", ng);
+    float *cut_g = check_f32(c, "g cut", ng);
     memcpy(cut, x, nq * sizeof *x);
     prep_job one = j;
     one.a.n_tok = 1;
     for (int64_t t = 0; t < n_tok; t++) {
         one.a.q = cut + t * a.qk_stride, one.a.alpha = cut_a + t * a.gate_stride;
         one.a.k = qk[1][0] + t * a.qk_stride, one.a.beta = gate[1][0] + t * a.gate_stride;
+        one.a.g = t % 2 == 0 ? NULL : cut_g + t * a.gate_stride; /* not always wanted */
         one.a.b = bb + t * a.ba_stride, one.a.a = aa + t * a.ba_stride;
         run_prep(&one);
     }
     check_bits(c, "q one by one", qk[0][1], cut, nq, sizeof *cut);
     check_bits(c, "alpha one by one", gate[0][1], cut_a, ng, sizeof *cut);
+    for (int64_t t = 1; t < n_tok; t += 2)
+        check_bits(c, "g one by one", g[1] + t * a.gate_stride, cut_g + t * a.gate_stride,
+                   (size_t)hv, sizeof *cut);
 
     aa[0] = NAN, bb[0] = NAN, j.a.q[dk - 1] = NAN;
     run_prep(&j);
-    check_that(c, isnan(j.a.alpha[0]) && isnan(j.a.beta[0]) && isnan(j.a.q[0]),
-               "NaN kept in alpha, beta, q");
+    check_that(c, isnan(j.a.alpha[0]) && isnan(j.a.beta[0]) && isnan(j.a.q[0]) &&
+                      isnan(j.a.g[0]),
+               "NaN kept in alpha, beta, q, g");
     check_fill(j.a.q, nq, -1, 1);
     check_rate(c, run_prep, &j, 0, 4.0 * sizeof *x * (double)n_tok * hk * dk);
     check_end(c);
 }
 
+void check_delta_chunk(check *c); /* check_delta_chunk.c */
+
 void check_delta(check *c) {
+    check_delta_chunk(c);
     delta(c, 40, 128, 128, 0, 128); /* the released head                    */
     delta(c, 33, 128, 128, 5, 91);  /* part of its rows                     */
     delta(c, 9, 256, 256, 0, 256);  /* the largest dk                       */

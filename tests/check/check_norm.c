@@ -108,7 +108,10 @@ static void norm(check *c, shape s) {
     check_end(c);
 }
 
+void check_norm_gated(check *c); /* check_norm_gated.c */
+
 void check_norm(check *c) {
+    check_norm_gated(c);
     norm(c, (shape){5, 1, 2048, false, false}); /* the released widths      */
     norm(c, (shape){64, 1, 2048, false, true});
     norm(c, (shape){3, 1, 5120, false, true});

@@ -33,9 +33,11 @@ compile() {
 
 needs_shared() { readelf -d "$TMP/op" | grep -q 'NEEDED.*\[libgdn\.so\.0\]'; }
 
-# The first row's root mean square is 5, the second's 2; times the weights 1 0.5 2 -1.
-EXPECTED='0.2000 0.7000 2.0000 -1.0000
-1.0000 -0.5000 2.0000 -1.0000'
+# The equations of MODEL.md in float64.
+EXPECTED='core 0.0009 -0.0025
+core -0.0070 -0.0173
+core -0.0039 -0.0163
+state -0.0236 0.0459'
 
 make_it install || { fail "make install failed"; finish; }
 for file in bin/gdn lib/libgdn.a lib/libgdn.so lib/libgdn.so.0 lib/libgdn.so.0.1.0 \

@@ -4,12 +4,17 @@
 D=$GOLDEN/op
 
 ok op -t 2 $D/*.safetensors
-[ "$(grep -c ' ok$' "$TMP/out")" -eq "$(ls $D/*.safetensors | wc -l)" ] ||
+[ "$(grep -c '^[^ ].* ok$' "$TMP/out")" -eq "$(ls $D/*.safetensors | wc -l)" ] ||
     fail "not every file is ok: $(grep -v ' ok$' "$TMP/out")"
 [ ! -s "$TMP/err" ] || fail "something on stderr"
 ok op --device cpu:1 $D/decode-bf16.safetensors
-grep -q "^$D/decode-bf16.safetensors bf16/f32 SD parts 0+7+0 .* core .* state .* ok\$" "$TMP/out" ||
+grep -q "^$D/decode-bf16.safetensors  bf16/f32 SD parts 0+7+0  ok\$" "$TMP/out" ||
     fail "line: $(cat "$TMP/out")"
+for form in recurrent chunked recurrent_stages chunked_stages; do
+    for t in core_attn_out z conv_state ssm_state; do
+        grep -q "^  $form *$t *max .* rel .* of .* ok\$" "$TMP/out" || fail "no line for $t, $form"
+    done
+done
 
 # Change the second byte of a tensor, found by its offset in the header.
 damage() { # FILE TENSOR TO
@@ -24,25 +29,25 @@ for t in core_attn_out z conv_state ssm_state; do
     cmp -s $D/decode-bf16.safetensors "$TMP/$t.safetensors" && fail "$t: nothing is damaged"
     gdn op "$TMP/$t.safetensors"
     [ "$rc" -eq 1 ] || fail "damaged expect.$t: exit $rc, expected 1"
-    grep -q "FAIL; $t: " "$TMP/out" || fail "damaged expect.$t: $(cat "$TMP/out")"
+    [ "$(grep -c " $t .*  FAIL" "$TMP/out")" -eq 4 ] || fail "damaged expect.$t: $(cat "$TMP/out")"
     [ ! -s "$TMP/err" ] || fail "damaged expect.$t: something on stderr"
 done
 # One bad file among good ones: the others are still run.
 gdn op $D/prefill-f32.safetensors "$TMP/z.safetensors" $D/decode-bf16.safetensors
 [ "$rc" -eq 1 ] || fail "one of three damaged: exit $rc"
-[ "$(grep -c ' ok$' "$TMP/out")" -eq 2 ] || fail "one of three damaged: $(cat "$TMP/out")"
+[ "$(grep -c '^[^ ].* ok$' "$TMP/out")" -eq 2 ] || fail "one of three damaged: $(cat "$TMP/out")"
 
 ok op --json $D/decode-bf16.safetensors
-grep -q '^\[{"file": "'$D'/decode-bf16.safetensors", "form": "bf16/f32 SD parts 0+7+0", "outputs": {"core_attn_out": {"max_abs": ' "$TMP/out" ||
+grep -q '^\[{"file": "'$D'/decode-bf16.safetensors", "kind": "bf16/f32 SD parts 0+7+0", "forms": {"recurrent": {"outputs": {"core_attn_out": {"max_abs": ' "$TMP/out" ||
     fail "--json: $(cat "$TMP/out")"
-grep -q '"stray_bytes": 0, "ok": true}\]$' "$TMP/out" || fail "--json: $(cat "$TMP/out")"
+grep -q '"stray_bytes": 0, "ok": true}}, "ok": true}\]$' "$TMP/out" || fail "--json: $(cat "$TMP/out")"
 gdn op --json "$TMP/z.safetensors" "$TMP/none"
 [ "$rc" -eq 1 ] || fail "--json: exit $rc"
 grep -q '"z": {[^}]*"ok": false}' "$TMP/out" || fail "--json of a damaged file: $(cat "$TMP/out")"
 grep -q '"ok": false, "error": ".*/none: .*"}\]$' "$TMP/out" || fail "--json: $(cat "$TMP/out")"
 
 ok op --help
-for words in 2e-6 1e-3 5e-5 1.25e-4 6.25e-6 'bit for bit'; do
+for words in 2e-6 1e-3 5e-5 1.25e-4 6.25e-6 1e-4 6e-3 2e-3 7.5e-4 2.5e-4 'bit for bit'; do
     grep -qF "$words" "$TMP/out" || fail "op --help does not say $words"
 done
 bad 1 'models/jargon/model.safetensors: __metadata__.' op models/jargon/model.safetensors

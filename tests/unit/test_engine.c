@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src/engine/blocks.h"
-
 enum { VOCAB = 512 };
 
 typedef struct {
@@ -167,38 +165,10 @@ static void test_bad_options(void **state) {
     gdn_model_close(m);
 }
 
-/* Sizes worked out by hand from the rule: al ceil(m / (al a1)). */
-static void test_block_rule(void **state) {
-    (void)state;
-    static const struct {
-        gdn_block_want w;
-        int32_t block;
-        uint64_t page, waste;
-    } row[] = {
-        /* hkv head kv | hk hv dk dv W conv state draft | multiples */
-        {{2, 256, 2, 16, 16, 128, 128, 4, 2, 4, 0, 16, 1, 0}, 544, 1114112, 28672},
-        {{2, 256, 2, 16, 16, 128, 128, 4, 2, 4, 0, 16, 64, 0}, 576, 1179648, 94208},
-        {{4, 256, 2, 16, 32, 128, 128, 4, 2, 4, 1, 16, 1, 0}, 528, 2162688, 0},
-        {{4, 256, 2, 16, 32, 128, 128, 4, 2, 4, 1, 16, 64, 0}, 576, 2359296, 196608},
-        {{4, 256, 2, 16, 48, 128, 128, 4, 2, 4, 0, 16, 1, 0}, 784, 3211264, 4096},
-        {{2, 256, 2, 16, 16, 128, 128, 4, 2, 4, 0, 16, 1, 1024}, 1024, 2097152, 1011712},
-        {{2, 256, 2, 0, 0, 0, 0, 4, 2, 4, 0, 16, 64, 0}, 16, 32768, 0},
-    };
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        gdn_block_plan p;
-        gdn_err err;
-        must(gdn_plan_blocks(&row[i].w, &p, &err), &err);
-        assert_int_equal(p.block_size, row[i].block);
-        assert_int_equal(p.page_bytes, row[i].page);
-        assert_int_equal(p.padding_bytes, row[i].waste);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cancel),      cmocka_unit_test(test_full),
         cmocka_unit_test(test_bad_work),    cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_block_rule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

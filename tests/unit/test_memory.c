@@ -66,11 +66,14 @@ void free(void *p) {
     __libc_free(p);
 }
 
+static const char *const loras[] = {"tests/golden/lora/dense-mtp", "tests/golden/lora/next-moe"};
+
 static void test_eval_allocates_nothing(void **state) {
     (void)state;
     static const char *const models[] = {MODELS "dense-mtp", MODELS "next-moe"};
     for (int k = 0; k < 2; k++) {
         gdn_model *m = open_model(models[k], GDN_MATH_FAST, 2);
+        gdn_adapter *a = NULL;
         gdn_engine_opts o;
         gdn_engine *e = NULL;
         gdn_seq *s = NULL;
@@ -82,7 +85,9 @@ static void test_eval_allocates_nothing(void **state) {
         o.n_row = 128;
         o.mtp = true;
         must(gdn_engine_create(m, &o, &e, &err), &err);
+        must(gdn_adapter_open(m, loras[k], 1, &a, &err), &err); /* engines are there already */
         must(gdn_seq_create(e, &s, &err), &err);
+        must(gdn_seq_set_adapter(s, a, &err), &err);
         const long before = atomic_load(&allocations);
         gdn_work w = {.seq = s, .tokens = ids, .n = 300, .out = &last, .n_out = 1,
                       .logits = logits};
@@ -92,6 +97,7 @@ static void test_eval_allocates_nothing(void **state) {
         for (int i = 0; i < 20; i++) must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
         assert_int_equal(atomic_load(&allocations) - before, 0);
         gdn_seq_free(s);
+        gdn_adapter_close(a);
         gdn_engine_free(e);
         gdn_model_close(m);
         free(ids);
@@ -153,10 +159,45 @@ static void test_every_allocation_fails_once(void **state) {
     }
 }
 
+/* Opening an adapter, on a model that stays. */
+static void test_adapter_allocations_fail(void **state) {
+    (void)state;
+    static const char *const models[] = {MODELS "dense-mtp", MODELS "next-moe"};
+    for (int k = 0; k < 2; k++) {
+        gdn_model *m = open_model(models[k], GDN_MATH_F32, 1);
+        gdn_adapter *a = NULL;
+        gdn_err err;
+        must(gdn_adapter_open(m, loras[k], 1, &a, &err), &err); /* the model's tables are there now */
+        gdn_adapter_close(a);
+        const long before = atomic_load(&live), start = atomic_load(&allocations);
+        must(gdn_adapter_open(m, loras[k], 1, &a, &err), &err);
+        gdn_adapter_close(a);
+        const long total = atomic_load(&allocations) - start;
+        assert_int_equal(atomic_load(&live), before);
+        for (long at = 1; at <= total; at++) {
+            err = (gdn_err){0};
+            a = NULL;
+            atomic_store(&fail_at, at);
+            const gdn_status st = gdn_adapter_open(m, loras[k], 1, &a, &err);
+            atomic_store(&fail_at, 0);
+            gdn_adapter_close(a);
+            if (st != GDN_OK && err.text[0] == '\0')
+                fail_msg("%s: allocation %ld of %ld failed without a word", loras[k], at,
+                         total);
+            if (atomic_load(&live) != before)
+                fail_msg("%s: allocation %ld of %ld failed and %ld pieces were lost: %s", loras[k],
+                         at, total, atomic_load(&live) - before, err.text);
+        }
+        print_message("%s: %ld allocations failed in turn\n", loras[k], total);
+        gdn_model_close(m);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_eval_allocates_nothing),
         cmocka_unit_test(test_every_allocation_fails_once),
+        cmocka_unit_test(test_adapter_allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

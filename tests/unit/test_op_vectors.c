@@ -18,6 +18,14 @@ enum { N_VECTOR = 21 };
 
 static gdn_device_opts opts;
 
+static void print_form(int32_t form, const gdn_op_form_result *r) {
+    print_error("  %s: %lld stray bytes\n", gdn_op_form_name(form), (long long)r->n_stray);
+    for (int32_t i = 0; i < GDN_OP_N_OUTPUT; i++)
+        print_error("    %s: max %g, rel %g, bound %g, %lld differ\n", gdn_op_output_name(i),
+                    r->out[i].max_abs, r->out[i].rel_l2, r->out[i].bound,
+                    (long long)r->out[i].n_differ);
+}
+
 static void run_all(unsigned isa_mask) {
     gdn_device_opts o = opts;
     o.isa_mask = isa_mask;
@@ -34,11 +42,8 @@ static void run_all(unsigned isa_mask) {
         n++;
         if (r.pass) continue;
         failed++;
-        print_error("%s, isa %x: %lld stray bytes\n", path, isa_mask, (long long)r.n_stray);
-        for (int32_t i = 0; i < GDN_OP_N_OUTPUT; i++)
-            print_error("    %s: max %g, rel %g, bound %g, %lld differ\n", gdn_op_output_name(i),
-                        r.out[i].max_abs, r.out[i].rel_l2, r.out[i].bound,
-                        (long long)r.out[i].n_differ);
+        print_error("%s, isa %x\n", path, isa_mask);
+        for (int32_t k = 0; k < GDN_OP_N_FORM; k++) print_form(k, &r.form[k]);
     }
     closedir(dir);
     assert_int_equal(failed, 0);
@@ -166,17 +171,22 @@ static void damaged(const char *vector, const char *name, size_t at, unsigned fl
     copy_open(&c, vector);
     *element(&c, name, at) ^= (unsigned char)flip;
     must(copy_run(&c, &r, &err), &err);
-    if (r.pass || r.out[out].pass) fail_msg("%s: damage in %s is not seen", vector, name);
-    for (int i = 0; i < GDN_OP_N_OUTPUT; i++)
-        if (i != out && !r.out[i].pass) fail_msg("%s: %s fails too", vector, gdn_op_output_name(i));
-    if ((r.out[out].n_differ > 0) != exact) fail_msg("%s: %s: differ", vector, name);
+    assert_false(r.pass);
+    for (int f = 0; f < GDN_OP_N_FORM; f++) {
+        const gdn_op_vector_error *e = r.form[f].out;
+        if (r.form[f].pass || e[out].pass)
+            fail_msg("%s, %s: damage in %s is not seen", vector, gdn_op_form_name(f), name);
+        for (int i = 0; i < GDN_OP_N_OUTPUT; i++)
+            if (i != out && !e[i].pass) fail_msg("%s: %s fails too", vector, gdn_op_output_name(i));
+        if ((e[out].n_differ > 0) != exact) fail_msg("%s: %s: differ", vector, name);
+    }
     copy_close(&c);
 }
 
 static void test_damage(void **state) {
     (void)state;
-    /* One element written, by half its value or a bit where all bits count. */
-    damaged("prefill-f32", "expect.core_attn_out", 2, 0x80, GDN_OP_CORE, false);
+    /* One element written, by its exponent or a bit where all bits count. */
+    damaged("prefill-f32", "expect.core_attn_out", 3, 0x40, GDN_OP_CORE, false);
     damaged("prefill-f32", "expect.z", 0, 1, GDN_OP_Z, true);
     /* 8 rows of 32 bf16, of which 3 are written: the others have to be kept. */
     damaged("padded-rows-width2", "expect.core_attn_out", 7 * 64, 1, GDN_OP_CORE, true);
@@ -196,33 +206,58 @@ static void test_nan(void **state) {
     memset(element(&c, "expect.core_attn_out", 0), 0xff, 4);
     must(copy_run(&c, &r, &err), &err);
     assert_false(r.pass);
-    assert_true(isinf(r.out[GDN_OP_CORE].rel_l2));
+    for (int f = 0; f < GDN_OP_N_FORM; f++) assert_true(isinf(r.form[f].out[GDN_OP_CORE].rel_l2));
     copy_close(&c);
     copy_open(&c, "prefill-f32");
     memset(element(&c, "projected_states_qkvz", 0), 0xff, 4);
     must(copy_run(&c, &r, &err), &err);
     assert_false(r.pass);
-    assert_true(isinf(r.out[GDN_OP_CORE].rel_l2));
+    for (int f = 0; f < GDN_OP_N_FORM; f++) assert_true(isinf(r.form[f].out[GDN_OP_CORE].rel_l2));
     copy_close(&c);
 }
 
-static void test_form(void **state) {
+static void test_bounds(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *kind;
+        double core, states, chunked_core, chunked_states;
+    } want[] = {
+        { "prefill-f32", "f32/f32 SD parts 4+0+0", 2e-6, 2e-6, 1e-4, 1e-4 },
+        { "decode-bf16", "bf16/f32 SD parts 0+7+0", 1e-3, 5e-5, 6e-3, 2e-3 },
+        { "conv-layout-ds", "f16/f32 DS parts 2+2+0", 1e-3 / 8, 5e-5 / 8, 6e-3 / 8, 2e-3 / 8 },
+        { "everything-ds-tp2", "bf16/bf16 DS groups 5+0+3", 1e-3, 1e-3, 6e-3, 6e-3 },
+    };
+    gdn_err err = { 0 };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        gdn_op_vector_result r;
+        char path[256];
+        snprintf(path, sizeof path, VECTORS "%s.safetensors", want[i].file);
+        must(gdn_op_vector_run(path, "cpu:1", NULL, &r, &err), &err);
+        assert_string_equal(r.kind, want[i].kind);
+        for (int f = 0; f < GDN_OP_N_FORM; f++) {
+            const bool chunked = strstr(gdn_op_form_name(f), "chunked") != NULL;
+            const gdn_op_vector_error *e = r.form[f].out;
+            assert_true(e[GDN_OP_CORE].bound == (chunked ? want[i].chunked_core : want[i].core));
+            assert_true(e[GDN_OP_SSM_STATE].bound ==
+                        (chunked ? want[i].chunked_states : want[i].states));
+            assert_true(e[GDN_OP_Z].bound == 0 && e[GDN_OP_CONV_STATE].bound == 0);
+        }
+    }
+}
+
+static void test_names(void **state) {
     (void)state;
     gdn_op_vector_result r;
     gdn_err err = { 0 };
-    must(gdn_op_vector_run(VECTORS "everything-ds-tp2.safetensors", "cpu:1", NULL, &r, &err), &err);
-    assert_string_equal(r.form, "bf16/bf16 DS groups 5+0+3");
-    assert_true(r.out[GDN_OP_SSM_STATE].bound == 1e-3);
-    must(gdn_op_vector_run(VECTORS "decode-bf16.safetensors", "cpu:1", NULL, &r, &err), &err);
-    assert_string_equal(r.form, "bf16/f32 SD parts 0+7+0");
-    assert_true(r.out[GDN_OP_SSM_STATE].bound == 5e-5);
-    assert_true(r.out[GDN_OP_CORE].bound == 1e-3);
     assert_int_equal(gdn_op_vector_run("tests/golden/none", NULL, NULL, &r, &err), GDN_E_IO);
     assert_int_equal(gdn_op_vector_run(VECTORS "decode-bf16.safetensors", "none", NULL, &r, &err),
                      GDN_E_INVALID);
     assert_string_equal(gdn_op_output_name(GDN_OP_CORE), "core_attn_out");
     assert_null(gdn_op_output_name(-1));
     assert_null(gdn_op_output_name(GDN_OP_N_OUTPUT));
+    assert_string_equal(gdn_op_form_name(GDN_OP_CHUNKED_STAGES), "chunked_stages");
+    assert_null(gdn_op_form_name(-1));
+    assert_null(gdn_op_form_name(GDN_OP_N_FORM));
 }
 
 int main(void) {
@@ -231,7 +266,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),  cmocka_unit_test(test_plain_c),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_nan),      cmocka_unit_test(test_form),
+        cmocka_unit_test(test_nan),      cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,12 +34,13 @@ typedef void gdn_delta_fn(const gdn_delta_args *a);
 /* From the convolution's output and the raw gates to the delta rule's inputs, in place:
  *
  *     q = q / sqrt(sum q^2 + 1e-6) dk^-0.5      k = k / sqrt(sum k^2 + 1e-6)
- *     beta = sigmoid(b)      alpha = exp(-exp(A_log) softplus(a + dt_bias))
+ *     beta = sigmoid(b)      g = -exp(A_log) softplus(a + dt_bias)      alpha = exp(g)
  *
  * softplus(x) = log(1 + e^x), x itself from 20 on. */
 typedef struct {
     float       *q, *k;        /* [n_tok] x qk_stride, row of hk*dk    in/out           */
     float       *alpha, *beta; /* [n_tok] x gate_stride, row of hv     out              */
+    float       *g;            /* the same, or NULL: not wanted        out              */
     const float *b, *a;        /* [n_tok] x ba_stride, row of hv                        */
     const float *A_log, *dt_bias; /* [hv]                                               */
     int64_t qk_stride, gate_stride, ba_stride;

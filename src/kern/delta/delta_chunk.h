@@ -20,7 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GDN_DELTA_CHUNK = 32 };
+enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256 };
 
 /* n_tok tokens of one value head, rows v0 <= j < v1.  Strides in elements. */
 typedef struct {
@@ -42,5 +42,8 @@ typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
 
 /* Bytes of scratch for a call over rows v0 .. v1 - 1 of any head size up to dk. */
 uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows);
+
+gdn_delta_chunk_fn gdn_delta_chunk_ref, gdn_delta_chunk_avx2, gdn_delta_chunk_avx512;
+gdn_delta_chunk_fn gdn_delta_chunk_avx512bf16;
 
 #endif

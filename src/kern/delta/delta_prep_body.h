@@ -17,6 +17,7 @@ INLINE void gates(const gdn_delta_prep_args *a, int64_t t, int h, int n) {
     vf_put(a->beta + t * a->gate_stride + h,
            vf_div(one, vf_add(one, vf_exp(vf_sub(vf_zero(), b)))), n);
     vf_put(a->alpha + t * a->gate_stride + h, vf_exp(g), n);
+    if (a->g != NULL) vf_put(a->g + t * a->gate_stride + h, g, n);
 }
 
 INLINE void delta_prep_body(const gdn_delta_prep_args *a) {

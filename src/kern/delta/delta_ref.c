@@ -5,6 +5,7 @@
 #include "delta.h"
 
 #include <math.h>
+#include <stddef.h>
 
 static void one_row(const gdn_delta_args *a, int64_t j) {
     float *S = a->S + j * a->dk;
@@ -48,9 +49,10 @@ void gdn_delta_prep_ref(const gdn_delta_prep_args *a) {
         for (int64_t h = 0; h < a->hv; h++) {
             const double b = (double)a->b[t * a->ba_stride + h];
             const double x = (double)a->a[t * a->ba_stride + h] + (double)a->dt_bias[h];
+            const double g = -exp((double)a->A_log[h]) * softplus(x);
             a->beta[t * a->gate_stride + h] = (float)(1 / (1 + exp(-b)));
-            a->alpha[t * a->gate_stride + h] =
-                (float)exp(-exp((double)a->A_log[h]) * softplus(x));
+            a->alpha[t * a->gate_stride + h] = (float)exp(g);
+            if (a->g != NULL) a->g[t * a->gate_stride + h] = (float)g;
         }
     }
 }

@@ -1,0 +1,227 @@
+/* cpu_gdn_rows.c - the rows of gdn_attention's tensors, to a tile and from it. */
+#include <string.h>
+
+#include "../base/half.h"
+#include "cpu_gdn_stage.h"
+
+enum { AHEAD = 8, LINE = 64 }; /* tokens of the first tile that are fetched before their turn */
+
+void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t) {
+    if (t == GDN_F32) memcpy(to, from, (size_t)n * sizeof *to);
+    else j->d->kern.widen[t == GDN_BF16 ? GDN_HALF_BF16 : GDN_HALF_F16](to, from, n);
+}
+
+void cpu_gdn_store(const cpu_gdn_job *j, void *to, const float *from, int64_t n, gdn_type t) {
+    if (t == GDN_F32) memcpy(to, from, (size_t)n * sizeof *from);
+    else j->d->kern.narrow[t == GDN_BF16 ? GDN_HALF_BF16 : GDN_HALF_F16](to, from, n);
+}
+
+static float load_one(const void *p, int64_t i, gdn_type t) {
+    switch (t) {
+    case GDN_F32: return ((const float *)p)[i];
+    case GDN_BF16: return gdn_bf16_to_f32(((const uint16_t *)p)[i]);
+    default: return gdn_f16_to_f32(((const uint16_t *)p)[i]);
+    }
+}
+
+int cpu_gdn_spans(const cpu_gdn_task *k, cpu_gdn_span *out) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t group = 2 * j->dk + 2 * j->r * j->dv, at = k->g * group;
+    const cpu_gdn_span all[3] = {
+        {0, k->g * j->dk, k->g * j->dk, j->dk},
+        {j->dk, (j->nk + k->g) * j->dk, (j->nk + k->g) * j->dk, j->dk},
+        {2 * j->dk, 2 * j->nk * j->dk + k->g * j->r * j->dv + k->c0,
+         2 * j->nk * j->dk + k->g * j->r * j->dv + k->c0, k->c1 - k->c0},
+    };
+    int n = 0;
+    for (int i = k->qk ? 0 : 2; i < 3; i++) {
+        out[n] = all[i];
+        if (!j->reorder) out[n].src = at + (i < 2 ? i * j->dk : 2 * j->dk + k->c0);
+        n++;
+    }
+    return n;
+}
+
+/* Values of the part in a row [heads][dv] whose heads may lie apart; from is in the tensor's type,
+ * or f32 when the tensor is another, or NULL for zeros. */
+typedef enum { AS_IT_IS, FROM_F32, ZEROS } how;
+static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, const void *from,
+                       how h) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(t->type);
+    for (int64_t c = k->c0, n; c < k->c1; c += n) {
+        const int64_t head = c / j->dv, col = c % j->dv;
+        n = j->dv - col < k->c1 - c ? j->dv - col : k->c1 - c;
+        char *to = cpu_at(t, row) + (k->g * j->r + head) * t->stride[1] + col * bytes;
+        if (h == ZEROS) memset(to, 0, (size_t)(n * bytes));
+        else if (h == AS_IT_IS)
+            memcpy(to, (const char *)from + (c - k->c0) * bytes, (size_t)(n * bytes));
+        else cpu_gdn_store(j, to, (const float *)from + (c - k->c0), n, t->type);
+    }
+}
+
+static void fetch(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(p + i, 0, 2);
+}
+static void fetch_to_write(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(p + i, 1, 2);
+}
+
+/* The part's values in a row [heads][dv]: a stretch for each head. */
+static void fetch_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, bool to_write) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(t->type);
+    for (int64_t c = k->c0, n; c < k->c1; c += n) {
+        const char *p = cpu_at(t, row) + (k->g * j->r + c / j->dv) * t->stride[1] + c % j->dv * bytes;
+        n = j->dv - c % j->dv < k->c1 - c ? j->dv - c % j->dv : k->c1 - c;
+        if (to_write) fetch_to_write(p, n * bytes);
+        else fetch(p, n * bytes);
+    }
+}
+
+/* Element of a row of qkvz where z of the part begins. */
+static int64_t z_at(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t values = j->r * j->dv;
+    return j->reorder ? j->C + k->g * values + k->c0
+                      : k->g * (2 * j->dk + 2 * values) + 2 * j->dk + values + k->c0;
+}
+
+void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(j->act), row = cpu_gdn_row(k->m, i);
+    if (j->qkvz != NULL) {
+        cpu_gdn_span span[3];
+        const int n_span = cpu_gdn_spans(k, span);
+        const char *p = cpu_at(j->qkvz, row);
+        for (int s = 0; s < n_span; s++) fetch(p + span[s].src * bytes, span[s].n * bytes);
+        fetch(p + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
+        fetch_values(k, j->z, row, true);
+    } else {
+        const int64_t from = k->m->token + i;
+        fetch(cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk * bytes);
+        fetch(cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk * bytes);
+        fetch_values(k, j->v, from, false);
+    }
+    if (j->core != NULL) fetch_values(k, j->core, row, true);
+}
+
+/* Later tokens are fetched while the delta rule works; the first stage alone has no such time. */
+static void fetch_first(const cpu_gdn_task *k, int64_t i) {
+    if ((k->from == 0 || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
+        cpu_gdn_fetch(k, k->from + i + AHEAD);
+}
+
+void cpu_gdn_rows_in(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const gdn_type t = j->act;
+    const int64_t bytes = gdn_type_bytes(t), z = z_at(k);
+    cpu_gdn_span span[3];
+    const int n_span = cpu_gdn_spans(k, span);
+    for (int64_t i = 0; i < k->n; i++) {
+        const int64_t row = cpu_gdn_row(k->m, k->from + i);
+        fetch_first(k, i);
+        const char *p = cpu_at(j->qkvz, row);
+        for (int s = 0; s < n_span; s++)
+            cpu_gdn_load(j, k->t->x + i * j->ld + span[s].x, p + span[s].src * bytes, span[s].n, t);
+        put_values(k, j->z, row, p + z * bytes, AS_IT_IS);
+    }
+}
+
+/* --- between the stages ------------------------------------------------------------------ */
+
+/* Value heads of the part: a head belongs to the part that has its first channel. */
+static int64_t first_head(const cpu_gdn_task *k) { return k->g * k->j->r + k->c0 / k->j->dv; }
+static int64_t n_head(const cpu_gdn_task *k) {
+    return (k->c1 - 1) / k->j->dv - k->c0 / k->j->dv + 1;
+}
+
+/* Elements in a row of ba where b and a of value head h lie. */
+static void gate_at(const cpu_gdn_job *j, int64_t h, int64_t *b, int64_t *a) {
+    const int64_t g = h / j->r, i = h % j->r;
+    *b = j->reorder ? h : 2 * g * j->r + i;
+    *a = j->reorder ? j->nv + h : (2 * g + 1) * j->r + i;
+}
+
+void cpu_gdn_between_out(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(j->act);
+    for (int64_t i = 0; i < k->n; i++) {
+        const int64_t to = k->m->token + k->from + i;
+        const float *y = k->t->y + i * j->ld;
+        if (k->qk) {
+            cpu_gdn_store(j, cpu_at(j->q, to) + k->g * j->q->stride[1], y, j->dk, j->act);
+            cpu_gdn_store(j, cpu_at(j->k, to) + k->g * j->k->stride[1], y + j->dk, j->dk, j->act);
+        }
+        put_values(k, j->v, to, y + 2 * j->dk, FROM_F32);
+        const char *ba = cpu_at(j->ba, cpu_gdn_row(k->m, k->from + i));
+        for (int64_t h = first_head(k), n = n_head(k); n > 0; h++, n--) {
+            int64_t b, a;
+            if ((h - k->g * j->r) * j->dv < k->c0) continue; /* the part before has it */
+            gate_at(j, h, &b, &a);
+            memcpy(cpu_at(j->b, to) + h * bytes, ba + b * bytes, (size_t)bytes);
+            memcpy(cpu_at(j->a, to) + h * bytes, ba + a * bytes, (size_t)bytes);
+        }
+    }
+}
+
+void cpu_gdn_between_in(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(j->act);
+    for (int64_t i = 0; i < k->n; i++) {
+        const int64_t from = k->m->token + k->from + i;
+        float *y = k->t->y + i * j->ld;
+        fetch_first(k, i);
+        cpu_gdn_load(j, y, cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk, j->act);
+        cpu_gdn_load(j, y + j->dk, cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk, j->act);
+        for (int64_t c = k->c0, n; c < k->c1; c += n) {
+            const int64_t at = (k->g * j->r + c / j->dv) * j->v->stride[1] + c % j->dv * bytes;
+            n = j->dv - c % j->dv < k->c1 - c ? j->dv - c % j->dv : k->c1 - c;
+            cpu_gdn_load(j, y + 2 * j->dk + (c - k->c0), cpu_at(j->v, from) + at, n, j->act);
+        }
+    }
+}
+
+void cpu_gdn_gates_in(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t h0 = first_head(k), n = n_head(k);
+    for (int64_t h = 0; h < n; h++) {
+        float *to_b = k->t->b + h * GDN_TILE, *to_a = k->t->a + h * GDN_TILE;
+        int64_t b = h0 + h, a = h0 + h;
+        if (j->ba != NULL) gate_at(j, h0 + h, &b, &a);
+        for (int64_t i = 0; i < k->n; i++) {
+            const int64_t token = k->m->token + k->from + i;
+            const void *pb, *pa;
+            if (j->ba != NULL) pb = pa = cpu_at(j->ba, cpu_gdn_row(k->m, k->from + i));
+            else pb = cpu_at(j->b, token), pa = cpu_at(j->a, token);
+            to_b[i] = load_one(pb, b, j->act);
+            to_a[i] = load_one(pa, a, j->act);
+        }
+    }
+}
+
+/* --- rows out ---------------------------------------------------------------------------- */
+
+void cpu_gdn_core_out(const cpu_gdn_task *k) {
+    for (int64_t i = 0; i < k->n; i++)
+        put_values(k, k->j->core, cpu_gdn_row(k->m, k->from + i), k->t->x + i * k->j->max_c,
+                   FROM_F32);
+}
+
+void cpu_gdn_zeros(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(j->act);
+    const bool between = j->qkvz != NULL && j->q != NULL;
+    for (int64_t i = 0; i < k->m->n; i++) {
+        const int64_t row = cpu_gdn_row(k->m, i), to = k->m->token + i;
+        if (j->z != NULL) put_values(k, j->z, row, NULL, ZEROS);
+        if (j->core != NULL) put_values(k, j->core, row, NULL, ZEROS);
+        if (!between) continue;
+        put_values(k, j->v, to, NULL, ZEROS);
+        if (!k->qk) continue;
+        memset(cpu_at(j->q, to) + k->g * j->q->stride[1], 0, (size_t)(j->dk * bytes));
+        memset(cpu_at(j->k, to) + k->g * j->k->stride[1], 0, (size_t)(j->dk * bytes));
+        memset(cpu_at(j->b, to) + k->g * j->r * bytes, 0, (size_t)(j->r * bytes));
+        memset(cpu_at(j->a, to) + k->g * j->r * bytes, 0, (size_t)(j->r * bytes));
+    }
+}

@@ -1,0 +1,349 @@
+/* delta_chunk_body.h - the gated delta rule in chunks over vf; included by delta_chunk_<isa>.c
+ * after a vec_<isa>.h and these names of the operands' type:
+ *
+ *     PAIR           numbers in a word of four bytes: 1 f32, or 2 bf16
+ *     word_fma       c + a b, a one word for all lanes: PAIR products a lane
+ *     pack_row       n f32 to words, neighbours together
+ *     vf_transpose   VF_N vectors in place
+ *
+ * and MM_ROWS, the rows of a tile of four vectors.
+ *
+ * Lanes run over the chunk's tokens, so S is read as it lies, one word at a time against K^T and
+ * Q^T side by side; only K, Q, V and O are transposed.  A chunk's part that depends on the
+ * tokens alone comes first, then groups of rows walk through the rest, whose numbers stay in
+ * the first cache:
+ *
+ *     M = S0 [K^T Q^T]    R = beta (V^T - exp(G) M_K)    U^T = R T^T
+ *     O^T = exp(G) M_Q + U^T P    S = exp(G_last) S + (U^T exp(G_last - G)) K
+ *
+ * Words serve K K^T, Q K^T and M only.  The others, two fifths of the work, stay f32 always: the
+ * state would lose 2e-3 a chunk if its update came from bf16, and with repeated keys rows of T
+ * hold 1 and -1, so that U is what is left of numbers much larger.  |T_ij| <= 1, because it is a
+ * product of contractions: the explicit inverse is safe. */
+#include "delta_chunk_work.h"
+
+/* Tiles must lie in registers, so their loops must go. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { CN = CHUNK / VF_N };
+
+/* c += a b for `rows` rows of a and `cols` vectors of b, n words deep. */
+#define PRODUCT(name, fma)                                                                       \
+    INLINE void name(const float *a, int64_t lda, const float *b, int64_t ldb, int n, int rows,  \
+                     int cols, vf (*c)[4]) {                                                     \
+        for (int s = 0; s < n; s++, b += ldb) {                                                  \
+            vf x[4];                                                                             \
+            UNROLL for (int j = 0; j < cols; j++) x[j] = vf_load(b + j * VF_N);                  \
+            UNROLL for (int r = 0; r < rows; r++) {                                              \
+                const vf y = vf_set1(a[r * lda + s]);                                            \
+                UNROLL for (int j = 0; j < cols; j++) c[r][j] = fma(y, x[j], c[r][j]);           \
+            }                                                                                    \
+        }                                                                                        \
+    }
+PRODUCT(product_words, word_fma)
+PRODUCT(product_f32, vf_fma)
+
+/* y [rows][2 CHUNK] = a tokens, columns from `from` on. */
+INLINE void by_tokens_tile(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
+                           int cols, int at, float *y) {
+    vf c[2 * MM_ROWS][4];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int j = 0; j < cols; j++) c[r][j] = vf_zero();
+    product_words(a, lda, w->tokens + at, 2 * CHUNK, words, rows, cols, c);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int j = 0; j < cols; j++) vf_store(y + r * 2 * CHUNK + at + j * VF_N, c[r][j]);
+}
+INLINE void by_tokens_rows(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
+                           int from, float *y) {
+    for (; from + 4 * VF_N <= 2 * CHUNK; from += 4 * VF_N)
+        by_tokens_tile(w, a, lda, words, rows, 4, from, y);
+}
+INLINE void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
+                      float *y) {
+    int r = 0;
+    for (; r + MM_ROWS <= rows; r += MM_ROWS)
+        by_tokens_rows(w, a + r * lda, lda, words, MM_ROWS, 0, y + r * 2 * CHUNK);
+    for (; r < rows; r++) by_tokens_rows(w, a + r * lda, lda, words, 1, 0, y + r * 2 * CHUNK);
+}
+
+/* ---- what depends on the tokens alone ---- */
+
+/* n of CHUNK rows, as words or as they are; rows from n on are zero. */
+INLINE void pack_rows(float *to, int64_t row_words, const float *x, int64_t stride, int n, int dk) {
+    for (int i = 0; i < n; i++) pack_row(to + i * row_words, x + i * stride, dk);
+    if (n < CHUNK) memset(to + n * row_words, 0, (size_t)((CHUNK - n) * row_words) * sizeof *to);
+}
+INLINE void copy_rows(float *to, int64_t row, const float *x, int64_t stride, int n, int dk) {
+    for (int i = 0; i < n; i++) memcpy(to + i * row, x + i * stride, (size_t)dk * sizeof *to);
+    if (n < CHUNK) memset(to + n * row, 0, (size_t)((CHUNK - n) * row) * sizeof *to);
+}
+
+/* Half of w->tokens: the transpose of CHUNK rows. */
+INLINE void put_tokens(const chunk_work *w, const float *x, float *to) {
+    for (int i = 0; i < CHUNK; i += VF_N)
+        for (int s = 0; s < w->words; s += VF_N) {
+            vf t[VF_N];
+    UNROLL
+            for (int j = 0; j < VF_N; j++) t[j] = vf_load(x + (i + j) * w->row_words + s);
+            vf_transpose(t);
+    UNROLL
+            for (int j = 0; j < VF_N; j++) vf_store(to + (s + j) * 2 * CHUNK + 2 * i, t[j]);
+        }
+}
+
+/* Keys against tokens; the second half of them needs the second half of the tokens only. */
+INLINE void scores(const chunk_work *w) {
+    const int64_t lda = w->row_words;
+    const int half = CHUNK / 2, cols = CHUNK / VF_N < 4 ? CHUNK / VF_N : 4;
+    const int rows = MM_ROWS * 4 / cols;
+    by_tokens(w, w->keys, lda, w->words, half, w->scores);
+    for (int j = half; j < CHUNK; j += rows)
+        by_tokens_tile(w, w->keys + j * lda, lda, w->words, rows, cols, CHUNK,
+                       w->scores + j * 2 * CHUNK);
+}
+
+/* Sums of g to a float's precision relative to a difference, however large the sums: after a
+ * gate of -1e4 the next tokens' decay among themselves still counts.  Every decay past -1e4 is
+ * a zero, and infinities have no difference. */
+INLINE void gates(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n) {
+    double sum = 0;
+    for (int i = 0; i < CHUNK; i++) {
+        if (i < n) {
+            const float g = a->g[(t0 + i) * a->gate_stride];
+            sum += (double)(g < -1e4f ? -1e4f : g);
+        }
+        w->hi[i] = (float)sum;
+        w->lo[i] = (float)(sum - (double)w->hi[i]);
+        w->beta[i] = i < n ? a->beta[(t0 + i) * a->gate_stride] : 0;
+    }
+    const vf hi = vf_set1(w->hi[CHUNK - 1]), lo = vf_set1(w->lo[CHUNK - 1]);
+    for (int i = 0; i < CHUNK; i += VF_N) {
+        const vf h = vf_load(w->hi + i), l = vf_load(w->lo + i);
+        vf_store(w->from_start + i, vf_exp(h));
+        vf_store(w->to_end + i, vf_exp(vf_add(vf_sub(hi, h), vf_sub(lo, l))));
+    }
+}
+
+/* Row j of A^T and P from VF_N tokens at i on. */
+INLINE vf decayed(const chunk_work *w, int j, int i, vf *A) {
+    static const float count[CHUNK] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                       11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                       22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    const vf at = vf_load(count + i), zero = vf_zero();
+    const vf self = vf_set1((float)j), later = vf_set1((float)(j + 1));
+    const vf hi = vf_sub(vf_load(w->hi + i), vf_set1(w->hi[j]));
+    const vf lo = vf_sub(vf_load(w->lo + i), vf_set1(w->lo[j]));
+    const vf e = vf_exp(vf_select_lt(at, self, zero, vf_add(hi, lo)));
+    const float *s = w->scores + j * 2 * CHUNK + 2 * i;
+    const vf k = vf_mul(vf_mul(e, vf_load(w->beta + i)), vf_load(s));
+    *A = vf_select_lt(at, later, zero, k);
+    return vf_select_lt(at, self, zero, vf_mul(e, vf_load(s + VF_N)));
+}
+INLINE void decay(const chunk_work *w) {
+    for (int j = 0; j < CHUNK; j += 2)
+        for (int i = j / VF_N * VF_N; i < CHUNK; i += VF_N) {
+            vf A[2];
+            const vf P0 = decayed(w, j, i, &A[0]), P1 = decayed(w, j + 1, i, &A[1]);
+            vf_store(w->A + j * CHUNK + i, A[0]);
+            vf_store(w->A + (j + 1) * CHUNK + i, A[1]);
+            vf_store(w->P + j * CHUNK + i, P0);
+            vf_store(w->P + (j + 1) * CHUNK + i, P1);
+        }
+}
+
+INLINE void invert_step(const chunk_work *w, int j, int i, vf *t) {
+    const vf A = vf_set1(-w->A[j * CHUNK + i]);
+    UNROLL
+    for (int c = 0; c < CN; c++) t[c] = vf_fma(A, vf_load(w->T + i * CHUNK + c * VF_N), t[c]);
+}
+/* T^T from the last row up: T_j = e_j - sum over i > j of A_ij T_i, in four sums because one
+ * would wait for itself. */
+INLINE void invert(const chunk_work *w) {
+    for (int j = CHUNK - 1; j >= 0; j--) {
+        vf t[4][CN];
+        float *T = w->T + j * CHUNK;
+        memset(T, 0, CHUNK * sizeof *T);
+        T[j] = 1;
+        UNROLL
+        for (int c = 0; c < CN; c++) {
+            t[0][c] = vf_load(T + c * VF_N);
+            t[1][c] = t[2][c] = t[3][c] = vf_zero();
+        }
+        int i = CHUNK - 1;
+        for (; i - 3 > j; i -= 4)
+            UNROLL
+            for (int x = 0; x < 4; x++) invert_step(w, j, i - x, t[x]);
+        for (; i > j; i--) invert_step(w, j, i, t[0]);
+        UNROLL
+        for (int c = 0; c < CN; c++)
+            vf_store(T + c * VF_N, vf_add(vf_add(t[0][c], t[1][c]), vf_add(t[2][c], t[3][c])));
+    }
+}
+
+INLINE void chunk_tokens(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                         int dk) {
+    pack_rows(w->keys, w->row_words, a->k + t0 * a->k_stride, a->k_stride, n, dk);
+    pack_rows(w->query, w->row_words, a->q + t0 * a->q_stride, a->q_stride, n, dk);
+    put_tokens(w, w->keys, w->tokens);
+    put_tokens(w, w->query, w->tokens + VF_N);
+    if (PAIR == 2) copy_rows(w->keys32, w->row32, a->k + t0 * a->k_stride, a->k_stride, n, dk);
+    scores(w);
+    gates(a, w, t0, n);
+    decay(w);
+    invert(w);
+}
+
+/* ---- rows of S ---- */
+
+/* V^T of `rows` rows, zero for tokens from n on. */
+INLINE void get_values(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                       int64_t row, int rows) {
+    for (int i = 0; i < CHUNK; i += VF_N)
+        for (int r = 0; r < rows; r += VF_N) {
+            const int left = rows - r < VF_N ? rows - r : VF_N;
+            const float *v = a->v + (t0 + i) * a->v_stride + row + r;
+            vf t[VF_N];
+    UNROLL
+            for (int j = 0; j < VF_N; j++)
+                t[j] = i + j < n ? vf_get(v + j * a->v_stride, left) : vf_zero();
+            vf_transpose(t);
+    UNROLL
+            for (int j = 0; j < VF_N; j++) vf_store(w->V + (r + j) * CHUNK + i, t[j]);
+        }
+}
+INLINE void put_outputs(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                        int64_t row, int rows) {
+    for (int i = 0; i < n; i += VF_N)
+        for (int r = 0; r < rows; r += VF_N) {
+            const int left = rows - r < VF_N ? rows - r : VF_N;
+            float *o = a->o + (t0 + i) * a->o_stride + row + r;
+            vf t[VF_N];
+    UNROLL
+            for (int j = 0; j < VF_N; j++) t[j] = vf_load(w->M + (r + j) * 2 * CHUNK + 2 * i + VF_N);
+            vf_transpose(t);
+            for (int j = 0; j < VF_N && i + j < n; j++) vf_put(o + j * a->o_stride, t[j], left);
+        }
+}
+
+/* c += a b for an upper triangle b [CHUNK][CHUNK]. */
+INLINE void times_triangle(const float *a, const float *b, int rows, vf (*c)[CN]) {
+    UNROLL
+    for (int j0 = 0; j0 < CN; j0++)
+        for (int s = j0 * VF_N; s < (j0 + 1) * VF_N; s++)
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                const vf y = vf_set1(a[r * CHUNK + s]);
+                UNROLL
+                for (int j = j0; j < CN; j++)
+                    c[r][j] = vf_fma(y, vf_load(b + s * CHUNK + j * VF_N), c[r][j]);
+            }
+}
+
+/* From M and V to U, and O in place of M's second half. */
+INLINE void corrections(const chunk_work *w, int r0, int rows) {
+    float *M = w->M + r0 * 2 * CHUNK, *V = w->V + r0 * CHUNK;
+    float *U = w->U + r0 * CHUNK, *W = w->W + r0 * CHUNK;
+    vf c[TRI_ROWS][CN];
+    UNROLL
+    for (int j = 0; j < CN; j++) {
+        const vf e = vf_load(w->from_start + j * VF_N), beta = vf_load(w->beta + j * VF_N);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vf m = vf_mul(e, vf_load(M + (r * CN + j) * 2 * VF_N));
+            float *v = V + r * CHUNK + j * VF_N;
+            vf_store(v, vf_mul(beta, vf_sub(vf_load(v), m)));
+            c[r][j] = vf_zero();
+        }
+    }
+    times_triangle(V, w->T, rows, c);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int j = 0; j < CN; j++) {
+            vf_store(U + r * CHUNK + j * VF_N, c[r][j]);
+            vf_store(W + r * CHUNK + j * VF_N,
+                     vf_mul(c[r][j], vf_load(w->to_end + j * VF_N)));
+        }
+    }
+    UNROLL
+    for (int j = 0; j < CN; j++) {
+        const vf e = vf_load(w->from_start + j * VF_N);
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            c[r][j] = vf_mul(e, vf_load(M + ((r * CN + j) * 2 + 1) * VF_N));
+    }
+    times_triangle(U, w->P, rows, c);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+        for (int j = 0; j < CN; j++) vf_store(M + ((r * CN + j) * 2 + 1) * VF_N, c[r][j]);
+}
+
+/* n columns of S from i on, cols vectors of them. */
+INLINE void update_tile(const chunk_work *w, float *S, const float *W, int dk, int i, int rows,
+                        int cols, int n) {
+    const vf fade = vf_set1(w->from_start[CHUNK - 1]);
+    vf c[MM_ROWS][4];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+    UNROLL
+        for (int j = 0; j < cols; j++)
+            c[r][j] = vf_mul(fade, vf_get(S + r * dk + i + j * VF_N, n));
+    product_f32(W, CHUNK, w->keys32 + i, w->row32, CHUNK, rows, cols, c);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+    UNROLL
+        for (int j = 0; j < cols; j++) vf_put(S + r * dk + i + j * VF_N, c[r][j], n);
+}
+INLINE void update_rows(const chunk_work *w, float *S, const float *W, int dk, int rows) {
+    int i = 0;
+    for (; i + 4 * VF_N <= dk; i += 4 * VF_N) update_tile(w, S, W, dk, i, rows, 4, VF_N);
+    for (; i + VF_N <= dk; i += VF_N) update_tile(w, S, W, dk, i, rows, 1, VF_N);
+    if (i < dk) update_tile(w, S, W, dk, i, rows, 1, dk - i);
+}
+
+INLINE void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                       int64_t row, int rows, int dk) {
+    float *S = a->S + row * dk;
+    int r = 0;
+    get_values(a, w, t0, n, row, rows);
+    if (PAIR == 1) {
+        by_tokens(w, S, dk, w->words, rows, w->M);
+    } else {
+        for (int i = 0; i < rows; i++) pack_row(w->S + i * w->row_words, S + i * dk, dk);
+        by_tokens(w, w->S, w->row_words, w->words, rows, w->M);
+    }
+    for (; r + TRI_ROWS <= rows; r += TRI_ROWS) corrections(w, r, TRI_ROWS);
+    for (; r < rows; r++) corrections(w, r, 1);
+    put_outputs(a, w, t0, n, row, rows);
+    for (r = 0; r + MM_ROWS <= rows; r += MM_ROWS)
+        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS);
+    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1);
+}
+
+INLINE void all_chunks(const gdn_delta_chunk_args *a, int dk) {
+    chunk_work w;
+    chunk_layout(&w, a->work, dk, PAIR);
+    for (int64_t t = 0; t < a->n_tok; t += CHUNK) {
+        const int n = a->n_tok - t < CHUNK ? (int)(a->n_tok - t) : CHUNK;
+        chunk_tokens(a, &w, t, n, dk);
+        int64_t row = a->v0;
+        for (; row + GROUP <= a->v1; row += GROUP) group_rows(a, &w, t, n, row, GROUP, dk);
+        if (row < a->v1) group_rows(a, &w, t, n, row, (int)(a->v1 - row), dk);
+    }
+}
+
+/* With dk a constant the inner loops unroll. */
+INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
+    if (a->v0 >= a->v1) return;
+    if (a->dk == 128) all_chunks(a, 128);
+    else all_chunks(a, a->dk);
+}

@@ -1,0 +1,44 @@
+/* delta_chunk_ref.c - the chunked delta rule by its definition, token after token in double.
+ *
+ * The recurrence that the chunk's formulas solve, so that nothing of them is assumed.  bf16
+ * permits rounding and does not ask for it. */
+#include "delta_chunk.h"
+
+#include <math.h>
+#include <stddef.h>
+
+#include "delta_chunk_work.h"
+
+static void one_row(const gdn_delta_chunk_args *a, int64_t row) {
+    double S[GDN_DELTA_CHUNK_DK];
+    for (int i = 0; i < a->dk; i++) S[i] = (double)a->S[row * a->dk + i];
+    for (int64_t t = 0; t < a->n_tok; t++) {
+        const float *q = a->q + t * a->q_stride, *k = a->k + t * a->k_stride;
+        const double alpha = exp((double)a->g[t * a->gate_stride]);
+        double m = 0, o = 0;
+        for (int i = 0; i < a->dk; i++) {
+            S[i] *= alpha;
+            m += S[i] * (double)k[i];
+        }
+        const double v = (double)a->v[t * a->v_stride + row];
+        const double d = (double)a->beta[t * a->gate_stride] * (v - m);
+        for (int i = 0; i < a->dk; i++) {
+            S[i] += d * (double)k[i];
+            o += S[i] * (double)q[i];
+        }
+        a->o[t * a->o_stride + row] = (float)o;
+    }
+    for (int i = 0; i < a->dk; i++) a->S[row * a->dk + i] = (float)S[i];
+}
+
+void gdn_delta_chunk_ref(const gdn_delta_chunk_args *a) {
+    for (int64_t row = a->v0; row < a->v1; row++) one_row(a, row);
+}
+
+/* The same for any number of rows: they pass in groups. */
+uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows) {
+    chunk_work w;
+    const int64_t f32 = chunk_layout(&w, NULL, dk, 1), bf16 = chunk_layout(&w, NULL, dk, 2);
+    (void)rows;
+    return (uint64_t)(f32 > bf16 ? f32 : bf16) * sizeof(float);
+}

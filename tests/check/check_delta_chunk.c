@@ -1,0 +1,265 @@
+/* check_delta_chunk.c - the gated delta rule in chunks. */
+#include "check.h"
+
+#include <math.h>
+#include <string.h>
+
+void check_delta_chunk(check *c);
+
+/* Normalised mean square error against double.  f32: sums of up to 256 terms, and 2000 tokens
+ * of a repeated key without decay, stay within 2e-6.  bf16: the operands q, k and S are off by
+ * 1.6e-3 each; what is written to the state is not, so the state is better. */
+typedef struct {
+    double o, S;
+} tolerance;
+static const tolerance F32 = {4e-12, 4e-12}, BF16 = {16e-6, 4e-6};
+
+typedef enum { PLAIN, SLOW, ONE_KEY, FOUR_KEYS, EDGES, FORGOTTEN } kind;
+static const char *const kind_name[] = {"plain",     "slow",  "one key",
+                                        "four keys", "edges", "forgotten"};
+
+typedef struct {
+    gdn_delta_chunk_fn *fn;
+    gdn_delta_chunk_args a;
+} job;
+
+static void run(void *arg) {
+    job *j = arg;
+    j->fn(&j->a);
+}
+
+static void unit_row(float *x, int32_t n, float length) {
+    double sum = 0;
+    check_fill(x, (size_t)n, -1, 1);
+    for (int i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    for (int i = 0; i < n; i++) x[i] = (float)((double)(x[i] * length) / sqrt(sum + 1e-6));
+}
+
+static void gate_of(kind what, int64_t t, float *g, float *beta) {
+    static const float edge[] = {-1e-7f, -1e4f, -0.5f, -INFINITY, -1e-3f, -88,
+                                 -104,   0,     -1e-3f, -1e-3f,   -2,     -1e-2f};
+    *g = -0.3f * (float)check_uniform();
+    *beta = (float)check_uniform();
+    if (what == SLOW) *g *= 0.01f;
+    if (what == ONE_KEY) *g *= (float)(t / 40 % 2), *beta = t % 3 == 0 ? *beta : 1;
+    if (what != EDGES) return;
+    *g = edge[t % 12];
+    if (t % 5 == 1) *beta = 0;
+    if (t % 5 == 2) *beta = 1;
+}
+
+typedef struct {
+    float *q, *k, *v, *g, *beta;
+} tokens;
+
+static void fill_tokens(const gdn_delta_chunk_args *a, kind what, const tokens *x) {
+    const size_t row = (size_t)a->dk * sizeof(float);
+    for (int64_t t = 0; t < a->n_tok; t++) {
+        float *k = x->k + t * a->k_stride;
+        unit_row(x->q + t * a->q_stride, a->dk, 1 / sqrtf((float)a->dk));
+        unit_row(k, a->dk, 1);
+        if (what == ONE_KEY && t > 0) memcpy(k, x->k, row);
+        if (what == FOUR_KEYS && t > 3) memcpy(k, x->k + t % 4 * a->k_stride, row);
+        if (what == EDGES && t % 9 == 7) memset(k, 0, row);
+        check_fill(x->v + t * a->v_stride, (size_t)a->dv, -1, 1);
+        gate_of(what, t, x->g + t * a->gate_stride, x->beta + t * a->gate_stride);
+    }
+    if (what != FORGOTTEN) return;
+    check_fill(x->v, (size_t)a->dv, -1e9f, 1e9f); /* must not drown what comes after */
+    if (a->n_tok > 1) x->g[a->gate_stride] = -INFINITY;
+}
+
+/* The two definitions, by chunks' gates and by tokens' decays, agree: the second rounds the
+ * state each token. */
+static void check_definitions(check *c, const gdn_delta_chunk_args *a, const float *S_before,
+                              float *S, float *o, float *alpha) {
+    for (int64_t t = 0; t < a->n_tok; t++)
+        alpha[t * a->gate_stride] = (float)exp((double)a->g[t * a->gate_stride]);
+    const gdn_delta_args r = {.S = S, .o = o, .q = a->q, .k = a->k, .v = a->v, .alpha = alpha,
+                              .beta = a->beta, .o_stride = a->o_stride, .q_stride = a->q_stride,
+                              .k_stride = a->k_stride, .v_stride = a->v_stride,
+                              .gate_stride = a->gate_stride, .n_tok = a->n_tok, .dk = a->dk,
+                              .dv = a->dv, .v0 = a->v0, .v1 = a->v1};
+    const size_t nS = (size_t)a->dk * a->dv;
+    memcpy(S, S_before, nS * sizeof *S);
+    gdn_delta_ref(&r);
+    check_close(c, "S of the token form", S, a->S, nS, 1e-11);
+    for (int64_t t = 0; t < a->n_tok; t++)
+        if (!check_close_scaled(c, "o of the token form", o + t * a->o_stride + a->v0,
+                                a->o + t * a->o_stride + a->v0, (size_t)(a->v1 - a->v0), 1e-10,
+                                1e-4 * (a->v1 - a->v0)))
+            break;
+}
+
+/* Rows in other calls, and tokens in calls of whole chunks: not a bit may change.  (The reference
+ * keeps its state in double while a call lasts.) */
+static void check_cuts(check *c, const job *whole, const float *S_before, float *S, float *o,
+                       size_t nS, size_t no) {
+    static const int32_t cut[][2] = {{10000, 1}, {10000, 7}, {32, 1000}, {96, 19}};
+    const gdn_delta_chunk_args *w = &whole->a;
+    for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+        job j = *whole;
+        if (j.fn == gdn_delta_chunk_ref && cut[i][0] < w->n_tok) continue;
+        memcpy(S, S_before, nS * sizeof *S);
+        memset(o, 0xff, no * sizeof *o);
+        j.a.S = S;
+        for (int32_t v = w->v0; v < w->v1; v = j.a.v1) {
+            j.a.v0 = v, j.a.v1 = v + cut[i][1] < w->v1 ? v + cut[i][1] : w->v1;
+            for (int64_t t = 0; t < w->n_tok; t += j.a.n_tok) {
+                const int64_t left = w->n_tok - t;
+                j.a.n_tok = (int32_t)(left < cut[i][0] ? left : cut[i][0]);
+                j.a.o = o + t * w->o_stride, j.a.q = w->q + t * w->q_stride;
+                j.a.k = w->k + t * w->k_stride, j.a.v = w->v + t * w->v_stride;
+                j.a.g = w->g + t * w->gate_stride, j.a.beta = w->beta + t * w->gate_stride;
+                run(&j);
+            }
+        }
+        check_bits(c, "o when cut", w->o, o, no, sizeof *o);
+        check_bits(c, "S when cut", w->S, S, nS, sizeof *S);
+    }
+}
+
+/* A NaN shows in all results from its token on.  One in a value stays in its row. */
+static void check_nan(check *c, const job *whole, const tokens *x, const float *S_before,
+                      float *S, float *o, size_t nS, size_t no) {
+    const gdn_delta_chunk_args *w = &whole->a;
+    const int64_t t = w->n_tok / 2, last = w->v1 - 1;
+    float *const place[] = {x->v + t * w->v_stride + last, x->k + t * w->k_stride + w->dk - 1,
+                            x->g + t * w->gate_stride, x->beta + t * w->gate_stride};
+    for (int p = 0; p < 4; p++) {
+        job j = *whole;
+        const float kept = *place[p];
+        memcpy(S, S_before, nS * sizeof *S);
+        memset(o, 0, no * sizeof *o);
+        *place[p] = NAN;
+        j.a.S = S, j.a.o = o;
+        run(&j);
+        *place[p] = kept;
+        bool seen = true;
+        for (int64_t row = p == 0 ? last : w->v0; row < w->v1; row++) {
+            for (int64_t i = t; i < w->n_tok; i++) seen &= isnan(o[i * w->o_stride + row]) != 0;
+            for (int i = 0; i < w->dk; i++) seen &= isnan(S[row * w->dk + i]) != 0;
+        }
+        check_that(c, seen, "NaN from the %s on", p == 0 ? "value" : p == 1 ? "key" : "gate");
+        if (p == 0)
+            check_bits(c, "rows beside a NaN", w->S + w->v0 * w->dk, S + w->v0 * w->dk,
+                       (size_t)(last - w->v0) * w->dk, sizeof *S);
+    }
+}
+
+static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t dk, int32_t dv,
+                        int32_t v0, int32_t v1) {
+    gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
+    if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d rows %d..%d %s",
+                     bf16 ? "bf16" : "f32", n_tok, dk, dv, v0, v1, kind_name[what]))
+        return;
+    gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v0 = v0, .v1 = v1,
+                              .bf16 = bf16};
+    a.o_stride = dv + 5, a.q_stride = dk + 3, a.k_stride = dk + 1, a.v_stride = dv + 2;
+    a.gate_stride = 3;
+    const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * a.o_stride;
+    const size_t ng = (size_t)(n_tok - 1) * 3 + 1;
+    float *S0 = check_f32(c, "S ref", nS), *S1 = check_f32(c, "S", nS);
+    float *S2 = check_f32(c, "S cut", nS), *S_before = check_f32(c, "S before", nS);
+    float *o0 = check_f32(c, "o ref", no), *o1 = check_f32(c, "o", no);
+    float *o2 = check_f32(c, "o cut", no);
+    const tokens x = {check_f32(c, "q", (size_t)(n_tok - 1) * a.q_stride + dk),
+                      check_f32(c, "k", (size_t)(n_tok - 1) * a.k_stride + dk),
+                      check_f32(c, "v", (size_t)(n_tok - 1) * a.v_stride + dv),
+                      check_f32(c, "g", ng), check_f32(c, "beta", ng)};
+    float *alpha = check_f32(c, "alpha", ng);
+    const size_t to_line = c->bench ? 0 : 60; /* of a buffer one float off */
+    uint8_t *work = check_bytes(c, "work", to_line + gdn_delta_chunk_work(dk, v1 - v0));
+    fill_tokens(&a, what, &x);
+    check_fill(S_before, nS, -0.3f, 0.3f);
+    memcpy(S0, S_before, nS * sizeof *S0);
+    memcpy(S1, S_before, nS * sizeof *S1);
+    a.q = x.q, a.k = x.k, a.v = x.v, a.g = x.g, a.beta = x.beta, a.work = work + to_line;
+
+    job j = {.fn = fn, .a = a};
+    j.a.S = S1, j.a.o = o1;
+    a.S = S0, a.o = o0;
+    gdn_delta_chunk_ref(&a);
+    run(&j);
+    /* The poisoned gaps are no numbers: compare them bit by bit, then leave them out. */
+    const tolerance tol = bf16 ? BF16 : F32;
+    double err = 0, power = 0;
+    for (int64_t t = what == FORGOTTEN ? 1 : 0; t < n_tok; t++)
+        for (int64_t i = v0; i < v1; i++) {
+            const double want = (double)o0[t * a.o_stride + i];
+            const double d = (double)o1[t * a.o_stride + i] - want;
+            err += d * d, power += want * want;
+        }
+    check_that(c, err <= tol.o * power, "o within %.1e, not %.1e", sqrt(tol.o),
+               sqrt(err / power));
+    check_close(c, "S", S0 + v0 * dk, S1 + v0 * dk, (size_t)(v1 - v0) * dk, tol.S);
+    for (int64_t t = 0; t < n_tok; t++) {
+        const int64_t at = t * a.o_stride;
+        check_bits(c, "o before v0", o0 + at, o1 + at, v0, sizeof *o0);
+        check_bits(c, "o from v1", o0 + at + v1, o1 + at + v1, (size_t)(a.o_stride - v1), 4);
+    }
+    check_bits(c, "S before v0", S_before, S1, (size_t)v0 * dk, sizeof *S1);
+    check_bits(c, "S from v1", S_before + v1 * dk, S1 + v1 * dk, (size_t)(dv - v1) * dk, 4);
+    if (fn == gdn_delta_chunk_ref && what != FORGOTTEN)
+        check_definitions(c, &a, S_before, S2, o2, alpha);
+    check_cuts(c, &j, S_before, S2, o2, nS, no);
+    check_nan(c, &j, &x, S_before, S2, o2, nS, no);
+    check_end(c);
+}
+
+/* Speed as the model calls it: q, k, v are parts of one row of the convolution. */
+static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
+    enum { D = 128, HV = 32, ROW = (16 + 16 + HV) * D };
+    if (!c->bench ||
+        !check_begin(c, (check_fn *)c->kern->delta_chunk, "delta_chunk %s, %d tokens, %d rows",
+                     bf16 ? "bf16" : "f32", n_tok, rows))
+        return;
+    float *x = check_f32(c, "qkv", (size_t)n_tok * ROW);
+    float *o = check_f32(c, "o", (size_t)n_tok * HV * D), *S = check_f32(c, "S", D * D);
+    float *g = check_f32(c, "g", n_tok * HV), *beta = check_f32(c, "beta", n_tok * HV);
+    check_fill(x, (size_t)n_tok * ROW, -0.08f, 0.08f);
+    check_fill(S, D * D, -0.1f, 0.1f);
+    check_fill(g, (size_t)n_tok * HV, -0.3f, 0), check_fill(beta, (size_t)n_tok * HV, 0, 1);
+    job j = {.fn = c->kern->delta_chunk,
+             .a = {.S = S,
+                   .o = o,
+                   .q = x,
+                   .k = x + 16 * D,
+                   .v = x + 32 * D,
+                   .g = g,
+                   .beta = beta,
+                   .work = check_bytes(c, "work", gdn_delta_chunk_work(D, rows)),
+                   .o_stride = HV * D,
+                   .q_stride = ROW,
+                   .k_stride = ROW,
+                   .v_stride = ROW,
+                   .gate_stride = HV,
+                   .n_tok = n_tok,
+                   .dk = D,
+                   .dv = D,
+                   .v1 = rows,
+                   .bf16 = bf16}};
+    check_rate(c, run, &j, 6.0 * D * rows * n_tok, 2.0 * D * rows * sizeof *S);
+    check_end(c);
+}
+
+void check_delta_chunk(check *c) {
+    for (int b = 0; b < 2; b++) {
+        for (int32_t n = 1; n <= 70; n++) delta_chunk(c, PLAIN, b, n, 24, 5, 0, 5);
+        for (kind what = PLAIN; what <= FORGOTTEN; what++) {
+            delta_chunk(c, what, b, 75, 128, 128, 0, 128); /* the released head             */
+            delta_chunk(c, what, b, 70, 72, 37, 0, 37);    /* nothing fills its vectors     */
+        }
+        delta_chunk(c, PLAIN, b, 2000, 128, 37, 5, 32); /* long, part of the rows        */
+        delta_chunk(c, SLOW, b, 2000, 128, 16, 0, 16);
+        delta_chunk(c, ONE_KEY, b, 2000, 128, 16, 0, 16);
+        delta_chunk(c, FOUR_KEYS, b, 2000, 128, 16, 0, 16);
+        delta_chunk(c, EDGES, b, 2000, 128, 16, 0, 16);
+        delta_chunk(c, PLAIN, b, 40, 256, 40, 0, 40);  /* the largest dk                */
+        delta_chunk(c, PLAIN, b, 33, 136, 20, 1, 19);
+        delta_chunk(c, EDGES, b, 64, 8, 1, 0, 1);      /* the smallest                  */
+        speed(c, b, 512, 128);
+        speed(c, b, 512, 32);
+        speed(c, b, 32, 128);
+    }
+}
