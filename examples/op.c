@@ -1,52 +1,56 @@
-/* op.c - one operator of the library on a few numbers: RMS norm of two rows, on the CPU.
+/* op.c - gdn_attention on a prompt of three tokens: one key and value head, on the CPU.
  *
  *     cc op.c $(pkg-config --cflags --libs gdn) && ./a.out */
 #include <gdn/op.h>
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROWS = 2, D = 4 };
+enum { T = 3, DK = 8, DV = 2, W = 2, C = 2 * DK + DV };
 
-/* A dense f32 tensor over the caller's numbers. */
-static gdn_status wrap(gdn_device *dev, float *data, int32_t ndim, const int64_t *shape,
-                       gdn_tensor *out, gdn_err *err) {
-    uint64_t bytes = sizeof *data;
-    for (int32_t i = 0; i < ndim; i++) bytes *= (uint64_t)shape[i];
-    gdn_buffer *buf = NULL;
-    gdn_status st = gdn_buffer_wrap(dev, data, bytes, &buf, err);
-    if (st == GDN_OK) *out = gdn_tensor_dense(buf, 0, GDN_F32, ndim, shape);
-    return st;
-}
+/* All numbers of the call; a tensor is a view of a part.  The states are in and out. */
+static struct call {
+    float   qkvz[T][C + DV], ba[T][2], core[T][DV], z[T][DV];
+    float   conv_state[1][W - 1][C], ssm_state[1][1][DV][DK];
+    float   conv_weights[C][W], A_log[1], dt_bias[1];
+    int32_t start[2], slot[1];
+} m = { .start = { 0, T } }; /* one sequence of T tokens, on slot 0, from a state of zeros */
+
+#define VIEW(field, type, ndim, ...) \
+    gdn_tensor_dense(buf, offsetof(struct call, field), type, ndim, (const int64_t[]){ __VA_ARGS__ })
 
 int main(void) {
-    float x[ROWS][D] = { { 1, 7, 5, 5 }, { 2, -2, 2, 2 } };
-    float w[D] = { 1, 0.5f, 2, -1 };
-    float y[ROWS][D];
-    const int64_t rows[] = { ROWS, D }, row[] = { D };
-
-    gdn_err    err = { .code = GDN_OK };
+    gdn_err err = { .code = GDN_OK };
     gdn_device *dev = NULL;
-    gdn_queue  *queue = NULL;
-    gdn_rms_norm_args args = { .eps = 0 };
+    gdn_queue *queue = NULL;
+    gdn_buffer *buf = NULL;
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < C + DV; i++) m.qkvz[t][i] = (float)((7 * t + 3 * i) % 11 - 5) / 4;
+    for (int c = 0; c < C; c++) m.conv_weights[c][0] = 0.25f, m.conv_weights[c][1] = 1;
 
     gdn_status st = gdn_device_open("cpu", NULL, &dev, &err);
     if (st == GDN_OK) st = gdn_queue_create(dev, &queue, &err);
-    if (st == GDN_OK) st = wrap(dev, &x[0][0], 2, rows, &args.x, &err);
-    if (st == GDN_OK) st = wrap(dev, w, 1, row, &args.w, &err);
-    if (st == GDN_OK) st = wrap(dev, &y[0][0], 2, rows, &args.y, &err);
-    if (st == GDN_OK) st = gdn_op_rms_norm(queue, &args, &err);
-    if (st == GDN_OK) st = gdn_queue_wait(queue, &err); /* y holds the result only now */
-
-    if (st == GDN_OK)
-        for (int i = 0; i < ROWS; i++)
-            printf("%.4f %.4f %.4f %.4f\n", y[i][0], y[i][1], y[i][2], y[i][3]);
-    else
-        fprintf(stderr, "op: %s: %s\n", gdn_status_text(st), err.text);
-
-    gdn_buffer_free(args.x.buf);
-    gdn_buffer_free(args.w.buf);
-    gdn_buffer_free(args.y.buf);
+    if (st == GDN_OK) st = gdn_buffer_wrap(dev, &m, sizeof m, &buf, &err);
+    const gdn_attention_args args = {
+        .core = VIEW(core, GDN_F32, 3, T, 1, DV), .z = VIEW(z, GDN_F32, 3, T, 1, DV),
+        .qkvz = VIEW(qkvz, GDN_F32, 2, T, C + DV), .ba = VIEW(ba, GDN_F32, 2, T, 2),
+        .conv_state = VIEW(conv_state, GDN_F32, 3, 1, W - 1, C),
+        .ssm_state = VIEW(ssm_state, GDN_F32, 4, 1, 1, DV, DK),
+        .conv_weights = VIEW(conv_weights, GDN_F32, 2, C, W),
+        .A_log = VIEW(A_log, GDN_F32, 1, 1), .dt_bias = VIEW(dt_bias, GDN_F32, 1, 1),
+        .non_spec_query_start_loc = VIEW(start, GDN_I32, 1, 2),
+        .non_spec_state_indices = VIEW(slot, GDN_I32, 1, 1),
+        .n_k_head = 1, .n_v_head = 1, .dk = DK, .dv = DV, .tp_size = 1,
+        .num_actual_tokens = T, .null_slot = -1, .reorder_input = true,
+    };
+    if (st == GDN_OK) st = gdn_attention(queue, &args, &err);
+    if (st == GDN_OK) st = gdn_queue_wait(queue, &err); /* the results are there only now */
+    if (st == GDN_OK) {
+        for (int t = 0; t < T; t++) printf("core %.4f %.4f\n", m.core[t][0], m.core[t][1]);
+        printf("state %.4f %.4f\n", m.ssm_state[0][0][0][0], m.ssm_state[0][0][1][0]);
+    } else fprintf(stderr, "op: %s: %s\n", gdn_status_text(st), err.text);
+    gdn_buffer_free(buf);
     gdn_queue_free(queue);
     gdn_device_close(dev);
     return st == GDN_OK ? EXIT_SUCCESS : EXIT_FAILURE;
