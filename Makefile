@@ -11,7 +11,7 @@ CFLAGS  ?= -O3 -g
 PREFIX  ?= /usr/local
 WERROR  ?=
 ARCH    := $(shell uname -m)
-PKGS    := jansson libpcre2-8 libutf8proc
+PKGS    := jansson libpcre2-8 libutf8proc libzstd libxxhash
 VERSION := 0.1.0
 SONAME  := libgdn.so.$(firstword $(subst ., ,$(VERSION)))
 

@@ -9,8 +9,8 @@ set -eu
 called_from=$(pwd)
 cd -- "$(dirname -- "$0")"
 
-BUILD_PACKAGES="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev"
-LIBRARIES="jansson libpcre2-8 libutf8proc libedit"
+BUILD_PACKAGES="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libzstd-dev libxxhash-dev libedit-dev"
+LIBRARIES="jansson libpcre2-8 libutf8proc libzstd libxxhash libedit"
 
 say() { printf '== %s\n' "$*"; }
 die() {
@@ -47,8 +47,8 @@ missing_of() {
 check_without_dpkg() {
     command -v pkg-config >/dev/null 2>&1 && pkg-config --exists $LIBRARIES && return 0
     die "this is not a Debian system, so nothing can be installed here automatically.
-Install a C compiler, make, pkg-config and the development files of jansson, pcre2, utf8proc
-and libedit.  On Debian these packages have them: $*"
+Install a C compiler, make, pkg-config and the development files of jansson, pcre2, utf8proc,
+zstd, xxhash and libedit.  On Debian these packages have them: $*"
 }
 
 as_root() {

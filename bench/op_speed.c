@@ -49,18 +49,21 @@ static void *scale(void *arg) {
     return NULL;
 }
 
-/* Bytes a second read and written by n threads, in place, on n numbers of p. */
-static double update_rate(float *p, size_t n, int n_thread) {
+/* Bytes a second read and written by n threads, in place, on n numbers of p; *cpu becomes bytes a
+ * second of processor time when that is more. */
+static double update_rate(float *p, size_t n, int n_thread, double *cpu) {
     pthread_t id[256];
     piece part[256];
-    const double t0 = now();
+    const double c0 = clock_of(CLOCK_PROCESS_CPUTIME_ID), t0 = now();
     for (int i = 0; i < n_thread; i++) {
         part[i].p = p + n / (size_t)n_thread * (size_t)i;
         part[i].n = n / (size_t)n_thread;
         if (pthread_create(&id[i], NULL, scale, &part[i]) != 0) exit(1);
     }
     for (int i = 0; i < n_thread; i++) pthread_join(id[i], NULL);
-    return 8.0 * (double)n / (now() - t0);
+    const double t = now() - t0, rate = 8.0 * (double)n / (clock_of(CLOCK_PROCESS_CPUTIME_ID) - c0);
+    if (rate > *cpu) *cpu = rate;
+    return 8.0 * (double)n / t;
 }
 
 /* --- tensors -------------------------------------------------------------------------- */
@@ -142,29 +145,35 @@ static void decode(gdn_device *d, gdn_queue *q, gdn_type act, int n_thread, int 
     gdn_attention_args a = make(d, act, SEQ, SEQ, SLOTS);
     int32_t *slot = gdn_buffer_host(a.non_spec_state_indices.buf);
     float *pool = gdn_buffer_host(a.ssm_state.buf);
-    double t[MOST], best_rate = 0, share[MOST];
+    double t[MOST], best_rate = 0, share[MOST], cpu_share[MOST], least = 1;
     if (rounds > MOST) rounds = MOST;
     for (int i = -1; i < rounds; i++) {
-        double rate = update_rate(pool, (size_t)SLOTS / 2 * STATE, n_thread), call = 1;
+        double cpu_rate = 0, call = 1, call_cpu = 1;
+        double rate = update_rate(pool, (size_t)SLOTS / 2 * STATE, n_thread, &cpu_rate);
         for (int p = 0; p < POOLS; p++) { /* the best of the calls beside one measured rate */
             for (int s = 0; s < SEQ; s++) slot[s] = p * SEQ + s;
             double cpu;
             const double now_s = timed(q, &a, &cpu);
             if (now_s < call) call = now_s;
+            if (cpu < call_cpu) call_cpu = cpu;
         }
-        const double after = update_rate(pool, (size_t)SLOTS / 2 * STATE, n_thread);
+        const double after = update_rate(pool, (size_t)SLOTS / 2 * STATE, n_thread, &cpu_rate);
         if (after > rate) rate = after;
         if (i < 0) continue;
         t[i] = call;
         share[i] = 8.0 * SEQ * STATE / call / rate;
+        cpu_share[i] = 8.0 * SEQ * STATE / call_cpu / cpu_rate;
+        if (call_cpu < least) least = call_cpu;
         if (rate > best_rate) best_rate = rate;
     }
     qsort(t, (size_t)rounds, sizeof *t, by_value);
     qsort(share, (size_t)rounds, sizeof *share, by_value);
+    qsort(cpu_share, (size_t)rounds, sizeof *cpu_share, by_value);
     printf("{\"case\": \"decode\", \"act\": \"%s\", \"sequences\": %d, \"ms\": %.3f, "
-           "\"ms_median\": %.3f, \"state_gbs\": %.1f, \"memory_gbs\": %.1f, \"share_median\": %.2f}\n",
-           gdn_type_name(act), SEQ, t[0] * 1e3, t[rounds / 2] * 1e3, 8e-9 * SEQ * STATE / t[0],
-           best_rate * 1e-9, share[rounds / 2]);
+           "\"ms_median\": %.3f, \"cpu_ms\": %.3f, \"state_gbs\": %.1f, \"memory_gbs\": %.1f, "
+           "\"share_median\": %.2f, \"share_of_cpu_time_median\": %.2f}\n",
+           gdn_type_name(act), SEQ, t[0] * 1e3, t[rounds / 2] * 1e3, least * 1e3,
+           8e-9 * SEQ * STATE / t[0], best_rate * 1e-9, share[rounds / 2], cpu_share[rounds / 2]);
     drop(&a);
 }
 

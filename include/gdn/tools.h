@@ -164,6 +164,36 @@ typedef struct {
 GDN_API gdn_status gdn_bench_run(gdn_model *m, const gdn_bench_opts *o, gdn_bench_result *out,
                                  gdn_err *err);
 
+/* Prompt tokens that had to be computed in some courses of conversation. */
+typedef struct {
+    const char *what;
+    int64_t prompt, computed; /* tokens of the prompts; of these evaluated */
+} gdn_reuse_row;
+enum { GDN_REUSE_ROWS = 6 };
+/* path: a file for a saved session, which is left behind. */
+GDN_API gdn_status gdn_bench_reuse(gdn_model *m, const char *path,
+                                   gdn_reuse_row row[GDN_REUSE_ROWS], gdn_err *err);
+
+/* Requests at once against one after the other, in turns. */
+typedef struct {
+    int32_t n_request, n_prompt, n_new, n_row, n_draft, n_rep;
+} gdn_bench_batch_opts;
+typedef struct {
+    gdn_spread one, all;      /* tokens per second, of prompts and answers                */
+    double     own_share;     /* of the time of steps: what is not the model's            */
+} gdn_bench_batch_result;
+GDN_API void       gdn_bench_batch_defaults(gdn_bench_batch_opts *o);
+GDN_API gdn_status gdn_bench_batch(gdn_model *m, const gdn_bench_batch_opts *o,
+                                   gdn_bench_batch_result *out, gdn_err *err);
+
+/* One answer with drafts and without, in turns. */
+typedef struct {
+    gdn_spread with, without, ratio; /* generated tokens per second                       */
+    double     accepted;             /* share of drafts that were right                   */
+} gdn_bench_draft_result;
+GDN_API gdn_status gdn_bench_draft(gdn_model *m, const gdn_request_opts *o, int32_t n_draft,
+                                   int32_t n_rep, gdn_bench_draft_result *out, gdn_err *err);
+
 /* --- recorded calls of gdn_attention() -------------------------------------------- */
 
 enum { GDN_OP_CORE, GDN_OP_Z, GDN_OP_CONV_STATE, GDN_OP_SSM_STATE, GDN_OP_N_OUTPUT };
@@ -290,7 +320,8 @@ typedef struct {
  *
  * A sequence holds a page of keys and values for every block_size tokens and, in each group of
  * linear layers, 1 state (mode "none"), 2 (the running one and one kept: "align") or one a block
- * ("all"), and one more for each drafted token.  Work space of the forward pass is not counted.
+ * ("all"), and one more for each drafted token, which is how gdn_attention() verifies drafts (the
+ * engine here keeps their raw rows instead, a few kB).  Work space of a pass is not counted.
  *
  * GDN_E_INVALID      an option is out of range: names the value and what it may be; a block size
  *                    that does not work: names the smallest that does; heads that tp does not

@@ -6,10 +6,17 @@
                             non_spec_query_start_loc=[0, 100], non_spec_state_indices=[3])
 
 `import gdn.torch` registers the operators with PyTorch under the names that vLLM calls."""
-from ._lib import Error, lib as _c
-from .arrays import as_type
-from .op import (Device, Weight, attention, attention_layer, causal_conv1d, default_device,
-                 delta_rule, rms_norm_gated, set_default_device)
+import sys
+
+try:
+    from ._lib import Error, lib as _c
+    from .arrays import as_type
+    from .op import (Device, Weight, attention, attention_layer, causal_conv1d, default_device,
+                     delta_rule, rms_norm_gated, set_default_device)
+except ImportError:
+    # "-m" while Python looks for the module to run: gdn.build has to start without a library.
+    if sys.argv[:1] != ["-m"]:
+        raise
 
 __version__ = "0.1.0"
 __all__ = ["Device", "Error", "Weight", "as_type", "attention", "attention_layer",

@@ -26,8 +26,11 @@ def main(arguments):
     build = os.path.join(root, "build")
     with open(os.path.join(root, "Makefile"), encoding="utf-8") as f:
         version = next(line.split("=")[1].strip() for line in f if line.startswith("VERSION"))
-    subprocess.run(["make", "-s", "-C", root, "-j%d" % (os.cpu_count() or 1), "BUILD=build",
-                    "build/libgdn.so." + version], check=True)
+    made = subprocess.run(["make", "-s", "-C", root, "-j%d" % (os.cpu_count() or 1),
+                           "BUILD=build", "build/libgdn.so." + version], check=False)
+    if made.returncode != 0:
+        sys.exit("gdn.build: make failed in %s; `./do install` there says which packages it needs"
+                 % root)
     built = os.path.join(build, SONAME)
     if os.path.dirname(HERE) != os.path.join(root, "python"):
         shutil.copy(built, os.path.join(HERE, SONAME))

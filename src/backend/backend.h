@@ -76,6 +76,9 @@ typedef struct gdn_backend {
     void       (*weight_free)(gdn_weight *w);
 
     uint64_t (*regions)(const gdn_device *d); /* parallel regions so far; NULL: none */
+    /* Which set of kernels runs, a word: results of two sets differ in their last bits.  NULL: there
+     * is one. */
+    const char *(*kernels)(const gdn_device *d);
 
     gdn_op_table op;
 } gdn_backend;

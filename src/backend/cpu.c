@@ -228,6 +228,10 @@ static uint64_t cpu_regions(const gdn_device *dev) {
     return gdn_pool_regions(((const cpu_device *)dev)->pool);
 }
 
+static const char *cpu_kernels(const gdn_device *dev) {
+    return isa_name(((const cpu_device *)dev)->kern.isa);
+}
+
 _Static_assert(GDN_CPU_KV_BLOCK % GDN_ATTN_TILE == 0, "a block is whole tiles of attention");
 
 const gdn_backend gdn_backend_cpu = {
@@ -251,6 +255,7 @@ const gdn_backend gdn_backend_cpu = {
     .weight_create = cpu_weight_create,
     .weight_free = cpu_weight_free,
     .regions = cpu_regions,
+    .kernels = cpu_kernels,
     .op = {
 #define X(op_, args, need) .op_ = cpu_op_##op_,
         GDN_OP_LIST(X)

@@ -33,37 +33,43 @@ static int64_t block_start(const cpu_gdn_job *j, int64_t b) {
     return b / of_head * j->dv + b % of_head * GDN_BLOCK;
 }
 
-static void run_task(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t i,
-                     const cpu_gdn_tile *t) {
-    const int64_t part = i % m->parts;
-    cpu_gdn_task k = {.j = j,
-                      .m = m,
-                      .t = t,
-                      .g = i / m->parts,
-                      .c0 = block_start(j, j->blocks * part / m->parts),
-                      .c1 = block_start(j, j->blocks * (part + 1) / m->parts),
-                      .qk = part == 0 || j->core != NULL};
-    if (m->none) {
-        cpu_gdn_zeros(&k);
+/* Task i of all; member is where it lies, or before. */
+static cpu_gdn_task task_at(const cpu_gdn_job *j, int64_t i, int64_t *member, const cpu_gdn_tile *t) {
+    while (i >= j->m[*member].task + j->nk * j->m[*member].parts) ++*member;
+    const cpu_gdn_member *m = j->m + *member;
+    const int64_t part = (i - m->task) % m->parts;
+    return (cpu_gdn_task){.j = j,
+                          .m = m,
+                          .t = t,
+                          .g = (i - m->task) / m->parts,
+                          .c0 = block_start(j, j->blocks * part / m->parts),
+                          .c1 = block_start(j, j->blocks * (part + 1) / m->parts),
+                          .qk = part == 0 || j->core != NULL};
+}
+
+static void run_task(cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    if (k->m->none) {
+        cpu_gdn_zeros(k);
         return;
     }
-    for (; k.from < m->n; k.from += k.n) {
-        k.n = m->n - k.from < GDN_TILE ? m->n - k.from : GDN_TILE;
+    for (; k->from < k->m->n; k->from += k->n) {
+        k->n = k->m->n - k->from < GDN_TILE ? k->m->n - k->from : GDN_TILE;
         if (j->qkvz != NULL) {
-            cpu_gdn_rows_in(&k);
-            cpu_gdn_convolve(&k);
+            cpu_gdn_rows_in(k);
+            cpu_gdn_convolve(k);
         } else {
-            cpu_gdn_between_in(&k);
+            cpu_gdn_between_in(k);
         }
         if (j->core != NULL) {
-            cpu_gdn_gates_in(&k);
-            cpu_gdn_delta(&k);
-            cpu_gdn_core_out(&k);
+            cpu_gdn_gates_in(k);
+            cpu_gdn_delta(k);
+            cpu_gdn_core_out(k);
         } else {
-            cpu_gdn_between_out(&k);
+            cpu_gdn_between_out(k);
         }
     }
-    if (j->qkvz != NULL && m->parts == 1) cpu_gdn_renew_line(j, m, k.g);
+    if (j->qkvz != NULL && k->m->parts == 1) cpu_gdn_renew_line(j, k->m, k->g);
 }
 
 /* The task where the share of thread t of T begins: shares are of the cost, not of the tasks. */
@@ -86,9 +92,17 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread) {
     const cpu_gdn_tile t = tile_of(j, thread, NULL);
     int64_t member, unused;
     const int64_t last = share(j, end, j->d->n_thread, &unused);
-    for (int64_t i = share(j, begin, j->d->n_thread, &member); i < last; i++) {
-        while (i >= j->m[member].task + j->nk * j->m[member].parts) member++;
-        run_task(j, j->m + member, i - j->m[member].task, &t);
+    int64_t i = share(j, begin, j->d->n_thread, &member);
+    if (i >= last) return;
+    for (cpu_gdn_task k = task_at(j, i, &member, &t); i < last; i++) {
+        cpu_gdn_task next = k;
+        if (i + 1 < last) {
+            next = task_at(j, i + 1, &member, &t);
+            next.fetched = !k.m->none && k.m->column == NULL && k.m->n <= GDN_TILE && j->core != NULL;
+            k.next = &next;
+        }
+        run_task(&k);
+        k = next;
     }
 }
 

@@ -28,6 +28,20 @@ static void history(const cpu_gdn_task *k, const cpu_gdn_span *s) {
     }
 }
 
+void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w) {
+    enum { LINE = 64 };
+    const cpu_gdn_job *j = k->j;
+    cpu_gdn_span span[3];
+    const int n_span = cpu_gdn_spans(k, span);
+    if (j->ds) return; /* channels lie apart: a line of memory each */
+    for (int s = 0; s < n_span; s++) {
+        const char *p =
+            cpu_at(j->conv_state, k->m->slot) + line_at(j, k->m->line + w, span[s].channel);
+        for (int64_t i = 0; i < span[s].n * gdn_type_bytes(j->act); i += LINE)
+            __builtin_prefetch(p + i, 1, 2);
+    }
+}
+
 void cpu_gdn_convolve(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     cpu_gdn_span span[3];

@@ -4,7 +4,7 @@
 #include "cpu_gdn_stage.h"
 
 enum {
-    STEP = 8,            /* tokens of a recurrent kernel's call where others are fetched       */
+    STEP = 8,            /* tokens of a recurrent kernel's call where others are fetched */
     CHUNKED_FROM = 16    /* tokens: shorter sequences gain nothing from chunks                 */
 };
 
@@ -72,17 +72,34 @@ static gdn_delta_args kernel_args(const cpu_gdn_task *k, int64_t c, int64_t n, f
                             .v1 = (int32_t)n};
 }
 
-/* Asking for the next tile's tokens, spread over this one's work: in one go they would only wait
- * for each other. */
+/* Asking for the next tile, of this task or the next, spread over this one's work: in one go the
+ * rows would only wait for each other. */
 typedef struct {
-    int64_t from, n;     /* those tokens                                                   */
+    const cpu_gdn_task *task;
+    int64_t lines, from; /* rows of history, and the first token after them                */
+    int64_t n;           /* both together                                                  */
     int64_t step, steps; /* of this tile's work                                            */
 } ahead;
 
-static void fetch_some(const cpu_gdn_task *k, ahead *f) {
+static ahead what_follows(const cpu_gdn_task *k) {
+    const int64_t from = k->from + k->n, left = k->m->n - from;
+    if (left > 0)
+        return (ahead){.task = k, .from = from, .n = left < GDN_TILE ? left : GDN_TILE};
+    /* A long sequence does not gain from it: its tiles fill the cache. */
+    if (k->next == NULL || k->next->m->none || k->from > 0) return (ahead){.n = 0};
+    const cpu_gdn_member *m = k->next->m;
+    const int64_t lines = k->j->qkvz != NULL && !m->fresh ? k->j->W - 1 : 0;
+    return (ahead){.task = k->next,
+                   .lines = lines,
+                   .n = lines + (m->n < GDN_TILE ? m->n : GDN_TILE)};
+}
+
+static void fetch_some(ahead *f) {
     const int64_t begin = f->n * f->step / f->steps;
     const int64_t end = f->n * ++f->step / f->steps;
-    for (int64_t i = begin; i < end; i++) cpu_gdn_fetch(k, f->from + i);
+    for (int64_t i = begin; i < end; i++)
+        if (i < f->lines) cpu_gdn_fetch_line(f->task, i);
+        else cpu_gdn_fetch(f->task, f->from + i - f->lines);
 }
 
 /* All tokens of the tile, STEP at a time where there are others to be fetched. */
@@ -92,7 +109,7 @@ static void recurrent(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
     for (int32_t i = 0; i < n; i += step) {
         a.n_tok = n - i < step ? n - i : step;
         k->j->d->kern.delta(&a);
-        if (f->n > 0) fetch_some(k, f);
+        if (f->n > 0) fetch_some(f);
         a.o += step * a.o_stride;
         a.q += step * a.q_stride;
         a.k += step * a.k_stride;
@@ -125,7 +142,7 @@ static void chunked(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
         c.g = a.alpha + i;
         c.beta = a.beta + i;
         k->j->d->kern.delta_chunk(&c);
-        if (f->n > 0) fetch_some(k, f);
+        if (f->n > 0) fetch_some(f);
     }
 }
 
@@ -179,8 +196,7 @@ void cpu_gdn_delta(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const int64_t h0 = k->c0 / j->dv;
     gates(k, (k->c1 - 1) / j->dv - h0 + 1, k->g * j->r + h0);
-    const int64_t next = k->from + k->n, left = k->m->n - next;
-    ahead f = {.from = next, .n = left < GDN_TILE ? left : GDN_TILE};
+    ahead f = what_follows(k);
     /* A block of the state stays in the first cache while it is copied or tokens are fetched; a
      * chunk pays for its products between tokens once a call. */
     const bool cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL || f.n > 0;

@@ -106,9 +106,10 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i) {
     if (j->core != NULL) fetch_values(k, j->core, row, true);
 }
 
-/* Later tokens are fetched while the delta rule works; the first stage alone has no such time. */
+/* Most tokens are fetched while the delta rule works on those before; the first stage alone has no
+ * such time. */
 static void fetch_first(const cpu_gdn_task *k, int64_t i) {
-    if ((k->from == 0 || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
+    if (((k->from == 0 && !k->fetched) || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
         cpu_gdn_fetch(k, k->from + i + AHEAD);
 }
 

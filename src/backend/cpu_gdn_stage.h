@@ -67,7 +67,7 @@ typedef struct {
 } cpu_gdn_tile;
 
 /* What a task works on. */
-typedef struct {
+typedef struct cpu_gdn_task {
     const cpu_gdn_job *j;
     const cpu_gdn_member *m;
     const cpu_gdn_tile *t;
@@ -75,6 +75,8 @@ typedef struct {
     int64_t c0, c1;   /* of the r dv value channels that read it                           */
     int64_t from, n;  /* tokens of the sequence                                            */
     bool    qk;       /* with query and key                                                */
+    bool    fetched;  /* the task before has asked for the first tile                      */
+    const struct cpu_gdn_task *next; /* of this thread, or NULL                            */
 } cpu_gdn_task;
 
 /* A run of channels: at `x` in a tile's row, `channel` in the convolution's order, `src` in a row
@@ -105,6 +107,8 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i);
 
 /* x to y, with the history in the tile, which the first tokens fetch. */
 void cpu_gdn_convolve(const cpu_gdn_task *k);
+/* Ask for row w of the task's history. */
+void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w);
 /* The line after the call, for key head g. */
 void cpu_gdn_renew_line(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t g);
 /* Channels begin <= c < end of the weights in f32. */

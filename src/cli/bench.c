@@ -16,6 +16,7 @@ typedef struct {
     gdn_bench_opts b;
     const char *depths;
     bool        json;
+    cli_bench_requests requests;
 } options;
 
 static void spread_json(const char *name, const gdn_spread *s) {
@@ -96,6 +97,26 @@ static int read_depths(options *o) {
     return rc;
 }
 
+static int requests(options *o) {
+    cli_bench_requests b = o->requests;
+    if (b.reuse + (b.batch > 0) + (b.draft > 0) != 1)
+        return opt_usage(&about, "give only one of --reuse, --batch and --drafts");
+    gdn_bench_opts usual;
+    gdn_bench_defaults(&usual);
+    b.json = o->json;
+    b.n_rep = o->b.n_rep;
+    b.n_prompt = o->b.n_prompt != usual.n_prompt ? o->b.n_prompt : 0;
+    b.n_new = o->b.n_new != usual.n_new ? o->b.n_new : 0;
+    cli_model m;
+    int rc = cli_open(&m, &o->common,
+                      CLI_WEIGHTS | (b.draft > 0 ? CLI_TOKENIZER | CLI_TEMPLATE : 0));
+    if (rc == 0) {
+        rc = cli_bench_requests_run(&m, &b);
+        cli_close(&m);
+    }
+    return cli_end(rc);
+}
+
 int cli_bench(int argc, char **argv) {
     options o = { .depths = NULL };
     gdn_bench_defaults(&o.b);
@@ -105,6 +126,11 @@ int cli_bench(int argc, char **argv) {
         { OPT_STR, 0, "depth", &o.depths, "N,...", "tokens in the cache before (0)", 0, 0, NULL },
         { OPT_I32, 0, "reps", &o.b.n_rep, "N", "repetitions (3)", 1, GDN_BENCH_MAX_REP, NULL },
         { OPT_TRUE, 0, "json", &o.json, NULL, "one JSON object", 0, 0, NULL },
+        { OPT_HEAD, 0, "requests, instead", NULL, NULL, NULL, 0, 0, NULL },
+        { OPT_TRUE, 0, "reuse", &o.requests.reuse, NULL, "prompt tokens computed when prompts share", 0, 0, NULL },
+        { OPT_I32, 0, "batch", &o.requests.batch, "N", "N requests (-p, -n tokens) at once, and one by one", 1, 4096, NULL },
+        { OPT_I32, 0, "drafts", &o.requests.draft, "N", "an answer with N tokens guessed ahead, and without", 1, 4, NULL },
+        { OPT_STR, 0, "question", &o.requests.text, "TEXT", "what --drafts asks", 0, 0, NULL },
         CLI_COMMON_OPTIONS(&o.common),
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
@@ -112,6 +138,7 @@ int cli_bench(int argc, char **argv) {
     if (rc != OPT_GO) return rc;
     rc = read_depths(&o);
     if (rc != 0) return rc;
+    if (o.requests.reuse || o.requests.batch > 0 || o.requests.draft > 0) return requests(&o);
     if (o.common.chunk > 0) o.b.engine.n_row = o.common.chunk;
     if (o.common.block_size > 0) o.b.engine.block_size = o.common.block_size;
     cli_model m;

@@ -472,7 +472,7 @@ static int converse(chat *c) {
 }
 
 int cli_chat(int argc, char **argv) {
-    options o = { .common.draft = -1 };
+    options o = { .common = { .draft = -1, .plan = true } };
     const opt table[] = {
         { OPT_HEAD, 0, "conversation", NULL, NULL, NULL, 0, 0, NULL },
         { OPT_STR, 0, "system", &o.system, "TEXT", "a system message", 0, 0, NULL },

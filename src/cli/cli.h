@@ -7,6 +7,7 @@
 #define GDN_CLI_H
 
 #include <gdn/gdn.h>
+#include <gdn/tools.h>
 
 #include <limits.h>
 #include <stdio.h>
@@ -52,6 +53,7 @@ typedef struct {
     const char *model, *device, *math;
     int32_t threads, ctx, chunk, block_size;
     bool    pin, quiet, verbose;
+    bool    plan;        /* tell what memory will be taken */
     opt_list    lora;    /* NAME=DIR[:SCALE] */
     const char *adapter; /* which of them, by name */
     int32_t     draft;   /* -1: as the model allows */
@@ -182,6 +184,16 @@ typedef enum { CLI_THINK_UNSET, CLI_THINK_ON, CLI_THINK_OFF } cli_think;
  * messages say never becomes a turn mark: see prompt.c.  tools: JSON text or NULL. */
 int cli_prompt(cli_model *m, const cli_message *msg, int n_msg, cli_think think,
                const char *tools, int32_t **ids, int32_t *n_ids);
+
+/* --- bench ------------------------------------------------------------------------- */
+
+typedef struct {
+    bool        reuse, json;
+    int32_t     batch, draft; /* requests at once; tokens to guess: one of the three is asked for */
+    int32_t     n_prompt, n_new, n_rep;
+    const char *text;         /* for drafts: the question */
+} cli_bench_requests;
+int cli_bench_requests_run(cli_model *m, const cli_bench_requests *b);
 
 /* --- sampling -------------------------------------------------------------------- */
 

@@ -47,6 +47,31 @@ static int model_dir(const cli_common *c, char dir[PATH_MAX]) {
 
 /* --- opening -------------------------------------------------------------------- */
 
+/* What will be taken, before anything is: the weights may be minutes away. */
+static void tell_plan(const cli_model *m, const cli_common *c) {
+    gdn_plan_opts p;
+    gdn_plan_result r;
+    gdn_device_info d[8];
+    gdn_err err = { 0 };
+    char a[32], b[32], e[32], f[32];
+    gdn_plan_defaults(&p);
+    p.model = m->dir;
+    p.block_size = c->block_size;
+    p.n_ctx = c->ctx;
+    const int n = gdn_devices(d, 8);
+    for (int i = 0; i < n && i < 8; i++)
+        if (i == 0 || (c->device != NULL && strncmp(d[i].name, c->device, strlen(d[i].name)) == 0))
+            p.memory_bytes = d[i].memory_bytes;
+    if (gdn_plan(&p, &r, &err) != GDN_OK) return; /* the model's own message says more */
+    fprintf(stderr, "memory: weights %s; a sequence of %d tokens %s, pages of %s",
+            cli_bytes(r.weight_bytes, a), r.n_ctx, cli_bytes(r.sequence_bytes, b),
+            cli_bytes(r.pool_page_bytes, e));
+    if (p.memory_bytes > 0)
+        fprintf(stderr, "; %s hold %lld tokens of one sequence", cli_bytes(p.memory_bytes, f),
+                (long long)r.max_tokens);
+    fputc('\n', stderr);
+}
+
 static int open_weights(cli_model *m, const cli_common *c) {
     gdn_model_opts o;
     gdn_err err = { 0 };
@@ -65,6 +90,7 @@ static int open_weights(cli_model *m, const cli_common *c) {
             return 2;
         }
     }
+    if (!c->quiet && (c->verbose || c->plan)) tell_plan(m, c);
     cli_bar_begin(&bar, "model", NULL, c->quiet);
     o.progress = cli_bar_step;
     o.progress_arg = &bar;

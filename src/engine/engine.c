@@ -56,15 +56,17 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
     return gdn_plan_blocks(&w, &e->plan, err);
 }
 
-/* Without an explicit size the pool takes at most half of what the weights leave of memory. */
-static void fit_context(gdn_engine *e) {
+/* The pool takes at most half of what the weights leave of memory, or, when its size was asked
+ * for, nearly all of it: it is cut to that, and the log says so, before a start is refused. */
+static void fit_context(gdn_engine *e, bool asked) {
     gdn_device_info d[16];
     const int n = e->m->n_attn > 0 ? gdn_devices(d, 16) : 0; /* states alone are no longer */
     const uint64_t held = e->m->info.resident_bytes;
     const uint64_t step = e->plan.page_bytes * (uint64_t)e->m->n_storage;
     for (int i = 0; i < n && i < 16; i++) {
         if (strncmp(d[i].name, gdn_device_name(e->m->device), strlen(d[i].name)) != 0) continue;
-        const uint64_t left = d[i].memory_bytes > held ? (d[i].memory_bytes - held) / 2 : 0;
+        const uint64_t rest = d[i].memory_bytes > held ? d[i].memory_bytes - held : 0;
+        const uint64_t left = asked ? rest - rest / 16 : rest / 2;
         uint64_t most = left / step * (uint64_t)e->plan.block_size;
         if (most < (uint64_t)e->plan.block_size) most = (uint64_t)e->plan.block_size;
         if (d[i].memory_bytes == 0 || (uint64_t)e->opts.n_ctx <= most) return;
@@ -112,6 +114,12 @@ static gdn_tensor ints(gdn_buffer *b, uint64_t *at, int64_t rows, int64_t cols) 
     return t;
 }
 
+/* Rows of ws.last behind those of a step. */
+static int64_t kept_rows(const gdn_engine *e) {
+    const int64_t n_seq = e->opts.n_seq;
+    return e->opts.mtp ? 2 * n_seq * GDN_HIDDEN + e->opts.n_row : n_seq;
+}
+
 static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     const int64_t R = e->opts.n_row, S = e->opts.n_seq;
     gdn_step_input *in = &e->in;
@@ -119,6 +127,7 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     in->ids = ints(b, &at, R, 0);
     in->pos = ints(b, &at, R, 3);
     in->adapter = ints(b, &at, R, 0);
+    in->last_adapter = ints(b, &at, R + kept_rows(e), 0);
     in->hidden = ints(b, &at, R, 0);
     in->out = ints(b, &at, R, 0);
     in->seq_start = ints(b, &at, S + 1, 0);
@@ -142,7 +151,7 @@ static gdn_status allocate_step(gdn_engine *e, gdn_err *err) {
     const gdn_step_size size = {
         .n_row = e->opts.n_row,
         .n_logit = e->n_logit,
-        .n_kept = e->opts.mtp ? 2 * n_seq * GDN_HIDDEN + e->opts.n_row : n_seq,
+        .n_kept = kept_rows(e),
         .n_line_row = drafts ? n_seq * K : 0,
     };
     gdn_status st = gdn_workspace_create(m, &size, &e->ws, &e->workspace, err);
@@ -210,7 +219,7 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     if (e->n_logit > o.n_row) e->n_logit = o.n_row;
     if (e->n_logit > GDN_MAX_LOGIT) e->n_logit = GDN_MAX_LOGIT;
     gdn_status st = plan(e, err);
-    if (st == GDN_OK && any_ctx) fit_context(e);
+    if (st == GDN_OK) fit_context(e, !any_ctx);
     if (st == GDN_OK) st = gdn_queue_create(m->device, &e->q, err);
     if (st == GDN_OK) st = allocate_pool(e, err);
     if (st == GDN_OK) st = allocate_step(e, err);

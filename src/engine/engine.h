@@ -60,6 +60,7 @@ typedef struct {
 /* What the host writes for a step, at fixed places of one buffer. */
 typedef struct {
     gdn_tensor ids, pos, seq_start, n_past, page, has_state, adapter;
+    gdn_tensor last_adapter;        /* of the rows of ws.last, for the head        */
     gdn_tensor line, n_commit, keep;  /* of drafts */
     gdn_tensor slot[GDN_MAX_GROUP]; /* of each group of GDN layers               */
     gdn_tensor out;                 /* rows that go through the head             */
@@ -116,6 +117,7 @@ struct gdn_engine {
     gdn_snapshots snapshots;
     gdn_sched *sched;
     uint64_t steps, rows, regions; /* regions: of the device when the engine was created */
+    uint64_t fingerprint; /* of the model, once it was asked for; 0: not yet */
     gdn_tap_fn *tap;    /* tests */
     void *tap_arg;
 };

@@ -228,6 +228,10 @@ static int32_t plan(gdn_engine *e, int32_t *n_all) {
             r->n_draft = min32(r->n_draft,
                                gdn_request_next_save(r, r->seq->length) - r->seq->length - 1);
             if (r->n_draft < 0) r->n_draft = 0;
+            gdn_err full = {0}; /* drafts are not worth anybody's place */
+            if (r->n_draft > 0 &&
+                gdn_seq_extend(r->seq, n + r->n_draft, &full) == GDN_E_FULL)
+                r->n_draft = 0;
             n += r->n_draft;
             left -= r->n_draft;
         }
@@ -356,6 +360,7 @@ static gdn_status settle(gdn_engine *e, int32_t n_part, gdn_err *err) {
         const int32_t now = r->seq->length, before = now - s->accepted[i];
         gdn_seq_trim(r->seq);
         r->n_draft = 0;
+        if (before < r->n_prompt) r->result.n_computed += min32(now, r->n_prompt) - before;
         if (now > before && now <= r->n_prompt && r->on_prompt != NULL)
             r->on_prompt(r->arg, (uint64_t)now, (uint64_t)r->n_prompt);
         const bool whole = !r->ended || r->result.finish != GDN_FINISH_ERROR;
@@ -399,6 +404,8 @@ static gdn_status run(gdn_engine *e, int32_t n_run, int32_t n_all, gdn_err *err)
     gdn_status st = n_run > 0 ? gdn_step_run(e, e->part, n_run, err) : GDN_OK;
     s->model_us += gdn_now_us() - begin;
     if (st == GDN_OK) st = choose(e, n_all, err);
+    for (int32_t i = 0; i < n_run; i++) /* their lists may have moved as they grew */
+        e->part[i].tokens = s->runs[i]->tokens + s->runs[i]->seq->length;
     const double chosen = gdn_now_us();
     if (st == GDN_OK && n_run > 0)
         st = gdn_step_advance(e, e->part, n_run, s->accepted, false, err);

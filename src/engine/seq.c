@@ -125,6 +125,7 @@ gdn_status gdn_seq_extend(gdn_seq *s, int32_t n, gdn_err *err) {
         }
         gdn_page_drop(&e->pages, s->page[index], GDN_BY_SEQ);
         s->page[index] = copy;
+        gdn_snapshots_keep_budget(e); /* the other one may be the snapshots' own now */
     }
     while (s->n_page < gdn_blocks_for(e, end))
         s->page[s->n_page++] = gdn_page_take(&e->pages, GDN_BY_SEQ);

@@ -113,8 +113,10 @@ gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *
         gdn_part *p = part + i;
         const gdn_seq *s = p->seq;
         p->row = n_row;
-        for (int32_t k = 0; k < p->n; k++)
+        for (int32_t k = 0; k < p->n; k++) {
             set_row(e, n_row + k, p->tokens[k], s->length + k, s->adapter);
+            stage(e, e->in.last_adapter)[n_row + k] = s->adapter;
+        }
         set_sequence(e, i, s, n_row, p->n, s->length, p->keep);
         n_row += p->n;
     }
@@ -146,7 +148,16 @@ gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_er
 gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
                            gdn_err *err) {
     pass now;
+    int32_t *adapter = stage(e, e->in.last_adapter);
+    const int32_t kept = kept_rows(e);
+    bool adapted = false;
     memcpy(stage(e, e->in.out), row, (size_t)n * sizeof *row);
+    for (int32_t i = 0; i < n; i++) {
+        if (row[i] >= e->opts.n_row && row[i] < mtp_rows_at(e)) /* a sequence's own rows */
+            adapter[row[i]] = e->seq[(row[i] - e->opts.n_row) / kept]->adapter;
+        adapted = adapted || adapter[row[i]] >= 0;
+    }
+    e->ws.adapter = adapted ? e->in.last_adapter : (gdn_tensor){0};
     TRY(send(e, err));
     TRY(gdn_forward_logits(forward(e, &now), gdn_tensor_slice(e->in.out, 0, 0, n), err));
     char *host = gdn_buffer_host(e->ws.logits.buf);
@@ -187,6 +198,8 @@ static gdn_status mtp_pass(gdn_engine *e, int32_t n_row, int32_t n_seq, int32_t 
     gdn_tensor slot[GDN_MAX_GROUP];
     if (n_row == 0) return GDN_OK;
     const gdn_rows rows = rows_view(e, n_row, n_seq, slot);
+    memcpy(stage(e, e->in.last_adapter) + out, stage(e, e->in.adapter),
+           (size_t)n_row * sizeof(int32_t));
     TRY(send(e, err));
     TRY(gdn_forward_mtp(forward(e, &now), &rows, gdn_tensor_slice(e->in.hidden, 0, 0, n_row), out,
                         err));

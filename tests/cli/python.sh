@@ -56,7 +56,13 @@ timeout 100 "$PYTHON" python/tests/vectors.py "$TMP/bad.safetensors" >"$TMP/out"
     fail "a damaged vector passed: $(cat "$TMP/out")"
 
 # Installed with a library that is built already: found without any variable, from any folder.
-if "$PYTHON" -c 'import setuptools, pip' 2>/dev/null; then
+can_build='
+import setuptools, pip
+try:
+    import setuptools.command.bdist_wheel # before 70.1 a package of its own had it
+except ImportError:
+    import wheel'
+if "$PYTHON" -c "$can_build" 2>/dev/null; then
     mkdir -p "$TMP/tree/build" "$TMP/site"
     cp -r python "$TMP/tree/python"
     cp "$GDN_LIBRARY" "$TMP/tree/build/libgdn.so.0"
@@ -70,6 +76,6 @@ if "$PYTHON" -c 'import setuptools, pip' 2>/dev/null; then
         fail "pip install"
     fi
 else
-    echo "skipped: pip install, $PYTHON has no pip or no setuptools"
+    echo "skipped: pip install, $PYTHON lacks pip, setuptools or wheel"
 fi
 finish

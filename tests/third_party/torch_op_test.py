@@ -60,7 +60,7 @@ def numpy_arrays(c):
             for name, kind in c["kinds"].items()}
 
 
-def numpy_fused(c, layout):
+def numpy_fused(c, layout, form="recurrent"):
     t = numpy_arrays(c)
     if layout == "DS":
         t["conv_state"] = np.ascontiguousarray(t["conv_state"].swapaxes(1, 2))
@@ -71,7 +71,7 @@ def numpy_fused(c, layout):
         spec_token_indx=c["spec_token"], spec_state_indices=c["spec_slot"],
         num_accepted_tokens=c["accepted"], n_k_head=c["nk"], n_v_head=c["nv"], dk=c["dk"],
         dv=c["dv"], num_actual_tokens=c["tokens"], null_slot=c["null_slot"],
-        reorder_input=c["reorder"], conv_layout=layout)
+        reorder_input=c["reorder"], conv_layout=layout, form=form)
     if layout == "DS":
         t["conv_state"] = t["conv_state"].swapaxes(1, 2)
     return t
@@ -107,6 +107,11 @@ def numpy_grid(report):
             report.checks += 1
             fused = numpy_fused(c, layout)
             reference.compare(c, {k: decode(fused[k]) for k in want}, want, report.fail)
+        report.what = name_of(c, "numpy chunked")
+        report.checks += 1
+        chunked = numpy_fused(c, "SD", "chunked")
+        reference.compare(c, {k: decode(chunked[k]) for k in want}, want, report.fail,
+                          reference.CHUNKED_BOUND)
         report.what = name_of(c, "numpy stages")
         split = numpy_stages(c)
         for name in want:

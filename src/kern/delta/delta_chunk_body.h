@@ -22,12 +22,20 @@
  * product of contractions: the explicit inverse is safe. */
 #include "delta_chunk_work.h"
 
-/* Tiles must lie in registers, so their loops must go. */
+/* Tiles must lie in registers, so their loops must go.  Not under a sanitizer, whose tests make
+ * an unrolled tile take minutes to compile. */
 #if defined(__clang__)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define UNROLL
+#else
 #define UNROLL _Pragma("clang loop unroll(full)")
+#endif
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* The parts of a chunk are functions of their own: inlined, each tile would be there twice. */
+#define PART static __attribute__((noinline))
 
 enum { CN = CHUNK / VF_N };
 
@@ -66,18 +74,17 @@ INLINE void by_tokens_rows(const chunk_work *w, const float *a, int64_t lda, int
     for (; from + 4 * VF_N <= 2 * CHUNK; from += 4 * VF_N)
         by_tokens_tile(w, a, lda, words, rows, 4, from, y);
 }
-INLINE void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
-                      float *y) {
-    int r = 0;
-    for (; r + MM_ROWS <= rows; r += MM_ROWS)
-        by_tokens_rows(w, a + r * lda, lda, words, MM_ROWS, 0, y + r * 2 * CHUNK);
-    for (; r < rows; r++) by_tokens_rows(w, a + r * lda, lda, words, 1, 0, y + r * 2 * CHUNK);
+PART void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
+                    float *y) {
+    for (; rows >= MM_ROWS; rows -= MM_ROWS, a += MM_ROWS * lda, y += MM_ROWS * 2 * CHUNK)
+        by_tokens_rows(w, a, lda, words, MM_ROWS, 0, y);
+    for (; rows > 0; rows--, a += lda, y += 2 * CHUNK) by_tokens_rows(w, a, lda, words, 1, 0, y);
 }
 
 /* ---- what depends on the tokens alone ---- */
 
 /* n of CHUNK rows, as words or as they are; rows from n on are zero. */
-INLINE void pack_rows(float *to, int64_t row_words, const float *x, int64_t stride, int n, int dk) {
+PART void pack_rows(float *to, int64_t row_words, const float *x, int64_t stride, int n, int dk) {
     for (int i = 0; i < n; i++) pack_row(to + i * row_words, x + i * stride, dk);
     if (n < CHUNK) memset(to + n * row_words, 0, (size_t)((CHUNK - n) * row_words) * sizeof *to);
 }
@@ -87,7 +94,7 @@ INLINE void copy_rows(float *to, int64_t row, const float *x, int64_t stride, in
 }
 
 /* Half of w->tokens: the transpose of CHUNK rows. */
-INLINE void put_tokens(const chunk_work *w, const float *x, float *to) {
+PART void put_tokens(const chunk_work *w, const float *x, float *to) {
     for (int i = 0; i < CHUNK; i += VF_N)
         for (int s = 0; s < w->words; s += VF_N) {
             vf t[VF_N];
@@ -100,7 +107,7 @@ INLINE void put_tokens(const chunk_work *w, const float *x, float *to) {
 }
 
 /* Keys against tokens; the second half of them needs the second half of the tokens only. */
-INLINE void scores(const chunk_work *w) {
+PART void scores(const chunk_work *w) {
     const int64_t lda = w->row_words;
     const int half = CHUNK / 2, cols = CHUNK / VF_N < 4 ? CHUNK / VF_N : 4;
     const int rows = MM_ROWS * 4 / cols;
@@ -113,7 +120,7 @@ INLINE void scores(const chunk_work *w) {
 /* Sums of g to a float's precision relative to a difference, however large the sums: after a
  * gate of -1e4 the next tokens' decay among themselves still counts.  Every decay past -1e4 is
  * a zero, and infinities have no difference. */
-INLINE void gates(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n) {
+PART void gates(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n) {
     double sum = 0;
     for (int i = 0; i < CHUNK; i++) {
         if (i < n) {
@@ -147,7 +154,7 @@ INLINE vf decayed(const chunk_work *w, int j, int i, vf *A) {
     *A = vf_select_lt(at, later, zero, k);
     return vf_select_lt(at, self, zero, vf_mul(e, vf_load(s + VF_N)));
 }
-INLINE void decay(const chunk_work *w) {
+PART void decay(const chunk_work *w) {
     for (int j = 0; j < CHUNK; j += 2)
         for (int i = j / VF_N * VF_N; i < CHUNK; i += VF_N) {
             vf A[2];
@@ -166,7 +173,7 @@ INLINE void invert_step(const chunk_work *w, int j, int i, vf *t) {
 }
 /* T^T from the last row up: T_j = e_j - sum over i > j of A_ij T_i, in four sums because one
  * would wait for itself. */
-INLINE void invert(const chunk_work *w) {
+PART void invert(const chunk_work *w) {
     for (int j = CHUNK - 1; j >= 0; j--) {
         vf t[4][CN];
         float *T = w->T + j * CHUNK;
@@ -204,7 +211,7 @@ INLINE void chunk_tokens(const gdn_delta_chunk_args *a, const chunk_work *w, int
 /* ---- rows of S ---- */
 
 /* V^T of `rows` rows, zero for tokens from n on. */
-INLINE void get_values(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+PART void get_values(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
                        int64_t row, int rows) {
     for (int i = 0; i < CHUNK; i += VF_N)
         for (int r = 0; r < rows; r += VF_N) {
@@ -219,7 +226,7 @@ INLINE void get_values(const gdn_delta_chunk_args *a, const chunk_work *w, int64
             for (int j = 0; j < VF_N; j++) vf_store(w->V + (r + j) * CHUNK + i, t[j]);
         }
 }
-INLINE void put_outputs(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+PART void put_outputs(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
                         int64_t row, int rows) {
     for (int i = 0; i < n; i += VF_N)
         for (int r = 0; r < rows; r += VF_N) {
@@ -287,6 +294,12 @@ INLINE void corrections(const chunk_work *w, int r0, int rows) {
         for (int j = 0; j < CN; j++) vf_store(M + ((r * CN + j) * 2 + 1) * VF_N, c[r][j]);
 }
 
+PART void all_corrections(const chunk_work *w, int rows) {
+    int r = 0;
+    for (; r + TRI_ROWS <= rows; r += TRI_ROWS) corrections(w, r, TRI_ROWS);
+    for (; r < rows; r++) corrections(w, r, 1);
+}
+
 /* n columns of S from i on, cols vectors of them. */
 INLINE void update_tile(const chunk_work *w, float *S, const float *W, int dk, int i, int rows,
                         int cols, int n) {
@@ -310,10 +323,16 @@ INLINE void update_rows(const chunk_work *w, float *S, const float *W, int dk, i
     if (i < dk) update_tile(w, S, W, dk, i, rows, 1, dk - i);
 }
 
-INLINE void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+PART void update(const chunk_work *w, float *S, int dk, int rows) {
+    int r = 0;
+    for (; r + MM_ROWS <= rows; r += MM_ROWS)
+        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS);
+    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1);
+}
+
+PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
                        int64_t row, int rows, int dk) {
     float *S = a->S + row * dk;
-    int r = 0;
     get_values(a, w, t0, n, row, rows);
     if (PAIR == 1) {
         by_tokens(w, S, dk, w->words, rows, w->M);
@@ -321,16 +340,15 @@ INLINE void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64
         for (int i = 0; i < rows; i++) pack_row(w->S + i * w->row_words, S + i * dk, dk);
         by_tokens(w, w->S, w->row_words, w->words, rows, w->M);
     }
-    for (; r + TRI_ROWS <= rows; r += TRI_ROWS) corrections(w, r, TRI_ROWS);
-    for (; r < rows; r++) corrections(w, r, 1);
+    all_corrections(w, rows);
     put_outputs(a, w, t0, n, row, rows);
-    for (r = 0; r + MM_ROWS <= rows; r += MM_ROWS)
-        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS);
-    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1);
+    update(w, S, dk, rows);
 }
 
-INLINE void all_chunks(const gdn_delta_chunk_args *a, int dk) {
+INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
+    const int dk = a->dk;
     chunk_work w;
+    if (a->v0 >= a->v1) return;
     chunk_layout(&w, a->work, dk, PAIR);
     for (int64_t t = 0; t < a->n_tok; t += CHUNK) {
         const int n = a->n_tok - t < CHUNK ? (int)(a->n_tok - t) : CHUNK;
@@ -339,11 +357,4 @@ INLINE void all_chunks(const gdn_delta_chunk_args *a, int dk) {
         for (; row + GROUP <= a->v1; row += GROUP) group_rows(a, &w, t, n, row, GROUP, dk);
         if (row < a->v1) group_rows(a, &w, t, n, row, (int)(a->v1 - row), dk);
     }
-}
-
-/* With dk a constant the inner loops unroll. */
-INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
-    if (a->v0 >= a->v1) return;
-    if (a->dk == 128) all_chunks(a, 128);
-    else all_chunks(a, a->dk);
 }
