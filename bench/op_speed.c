@@ -7,8 +7,8 @@
  * Beside the time that passed stands the processor time of all threads, which says more than the
  * former on a machine with other work.
  *
- *     cc -O2 -Iinclude bench/op_speed.c build/libgdn.a $(pkg-config --libs jansson libpcre2-8 libutf8proc)
- *        -lm -pthread
+ *     cc -O2 -Iinclude bench/op_speed.c build/libgdn.a $(pkg-config --libs jansson libpcre2-8
+ *        libutf8proc libzstd libxxhash) -lm -pthread
  *     a.out [threads [prompt tokens [rounds ["decode recurrent chunked bf16 f32"]]]] */
 #include <pthread.h>
 #include <stdint.h>

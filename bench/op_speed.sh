@@ -11,7 +11,7 @@ program=$(mktemp)
 trap 'rm -f "$program"' EXIT
 # shellcheck disable=SC2046
 ${CC:-cc} -O3 -march=native -Iinclude -o "$program" bench/op_speed.c "$build/libgdn.a" \
-    $(pkg-config --libs jansson libpcre2-8 libutf8proc) -lm -pthread
+    $(pkg-config --libs jansson libpcre2-8 libutf8proc libzstd libxxhash) -lm -pthread
 "$program" "${1:-2}" "${2:-8192}" "${3:-5}"
 python=${PYTHON:-python3}
 if "$python" -c 'import torch' 2>/dev/null; then

@@ -316,14 +316,18 @@ GDN_API gdn_status gdn_generate(gdn_engine *e, const gdn_request_opts *o,
 
 /* --- saved sessions ------------------------------------------------------------ */
 
-/* Save the snapshots along these tokens, and a note of the caller's, to a file that replaces
- * the old one at once.  GDN_E_IO names the file. */
+/* Save the snapshots along these tokens, and a note of the caller's, to a file (of mode 0600) that
+ * replaces the old one at once: whenever the program dies, one of the two is there.  PATH.tmp is
+ * used on the way.  GDN_E_IO names the file. */
 GDN_API gdn_status gdn_session_save(gdn_engine *e, const gdn_adapter *a, const int32_t *tokens,
                                     int32_t n, const void *note, size_t n_note, const char *path,
                                     gdn_err *err);
-/* Bring them back: prompts that begin with their tokens reuse them.  *note is malloc'ed.
+/* Bring them back: prompts that begin with their tokens reuse them.  Where there is no room for
+ * all, the longest that fit are kept.  *note is malloc'ed, also when it is empty, and ends in a zero
+ * byte that *n_note does not count; both may be NULL.
  * GDN_E_IO: no such file, or unreadable.  GDN_E_FORMAT: damaged.  GDN_E_UNSUPPORTED: of another
- * model, adapter, precision or version.  None of these changes the engine. */
+ * model, adapter, precision or version, or saved without the MTP head and loaded with it.  None of
+ * these changes the engine. */
 GDN_API gdn_status gdn_session_load(gdn_engine *e, const gdn_adapter *a, const char *path,
                                     void **note, size_t *n_note, gdn_err *err);
 

@@ -86,6 +86,8 @@ static bool evict_one(gdn_engine *e) {
 }
 
 void gdn_snapshots_make_room(gdn_engine *e, int64_t n) {
+    /* Not in vain; without its snapshot a page need not be copied, hence one less would do. */
+    if (gdn_seq_pages_left(e) + e->pages.n_snapshot + 1 < n) return;
     while (gdn_seq_pages_left(e) < n && evict_one(e)) {}
 }
 

@@ -193,8 +193,73 @@ static void test_adapter_allocations_fail(void **state) {
     }
 }
 
+/* Save a session and bring it back.  True when both worked. */
+static bool save_and_load(gdn_engine *from, gdn_engine *to, const int32_t *ids, gdn_err *err) {
+    static const char path[] = "/tmp/gdn-test-memory-session";
+    void *note = NULL;
+    size_t n;
+    gdn_status st = gdn_session_save(from, NULL, ids, 40, "note", 4, path, err);
+    if (st == GDN_OK) st = gdn_session_load(to, NULL, path, &note, &n, err);
+    free(note);
+    remove(path);
+    return st == GDN_OK;
+}
+
+static void test_session_allocations_fail(void **state) {
+    (void)state;
+    gdn_model *m = open_model(MODELS "dense-mtp", GDN_MATH_F32, 1);
+    gdn_engine_opts o;
+    gdn_engine *from = NULL, *to = NULL;
+    gdn_engine_stats s;
+    gdn_request_opts q;
+    gdn_request_result g;
+    gdn_err err;
+    int32_t *ids = random_ids(40, 512, 3);
+    static const int32_t save[] = {7, 20};
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = 300;
+    o.n_draft = 1;
+    o.cache_bytes = 64 << 20;
+    gdn_request_opts_defaults(&q);
+    q.prompt = ids;
+    q.n_prompt = 40;
+    q.max_new = 1;
+    q.save = save;
+    q.n_save = 2;
+    must(gdn_engine_create(m, &o, &from, &err), &err);
+    must(gdn_generate(from, &q, NULL, &g, &err), &err);
+    long total = 1;
+    for (long at = 0; at <= total; at++) { /* at 0 nothing fails */
+        must(gdn_engine_create(m, &o, &to, &err), &err);
+        const long before = atomic_load(&live), start = atomic_load(&allocations);
+        err = (gdn_err){0};
+        atomic_store(&fail_at, at);
+        const bool ok = save_and_load(from, to, ids, &err);
+        atomic_store(&fail_at, 0);
+        gdn_engine_get_stats(to, &s);
+        if (at == 0) {
+            assert_true(ok);
+            assert_true(s.n_snapshot >= 3);
+            total = atomic_load(&allocations) - start;
+        }
+        if (!ok && err.text[0] == '\0')
+            fail_msg("session: allocation %ld of %ld failed without a word", at, total);
+        if (!ok && (s.n_snapshot != 0 || s.n_page_used != 0))
+            fail_msg("session: allocation %ld of %ld failed and something came in", at, total);
+        if (!ok && atomic_load(&live) > before + 2) /* an empty root, a table of roots */
+            fail_msg("session: allocation %ld of %ld failed and %ld pieces were lost: %s", at,
+                     total, atomic_load(&live) - before, err.text);
+        gdn_engine_free(to);
+    }
+    print_message("session: %ld allocations failed in turn\n", total);
+    gdn_engine_free(from);
+    gdn_model_close(m);
+    free(ids);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_session_allocations_fail),
         cmocka_unit_test(test_eval_allocates_nothing),
         cmocka_unit_test(test_every_allocation_fails_once),
         cmocka_unit_test(test_adapter_allocations_fail),

@@ -9,8 +9,8 @@
  *     S1 = exp(G_last) S0 + sum_i exp(G_last - G_i) u_i k_i^T
  *
  * exp is taken of differences with i >= j only, which are never positive; a short chunk's last
- * is its last token.  With bf16, operands of the products between rows (and S0 as an operand)
- * are rounded to bf16; state, gates, the solve and sums stay f32.
+ * is its last token.  With bf16, k, q and S0 are rounded to it for their products with each other;
+ * the gates, T, U and the state's update stay f32.  A variant may keep f32 there as well.
  *
  * Rows of S are independent: a row's result depends on nothing but that row and the tokens, not
  * on v0 and v1.  It does depend on where a call begins, because chunks are counted from there. */

@@ -16,8 +16,8 @@
  *     M = S0 [K^T Q^T]    R = beta (V^T - exp(G) M_K)    U^T = R T^T
  *     O^T = exp(G) M_Q + U^T P    S = exp(G_last) S + (U^T exp(G_last - G)) K
  *
- * Words serve K K^T, Q K^T and M only.  The others, two fifths of the work, stay f32 always: the
- * state would lose 2e-3 a chunk if its update came from bf16, and with repeated keys rows of T
+ * Words serve K K^T, Q K^T and M only.  The others, two fifths of the work, stay f32 always: an
+ * update from bf16 leaves the state off by 2.4e-3 (4e-3 with a key repeated), and then rows of T
  * hold 1 and -1, so that U is what is left of numbers much larger.  |T_ij| <= 1, because it is a
  * product of contractions: the explicit inverse is safe. */
 #include "delta_chunk_work.h"
@@ -234,7 +234,8 @@ PART void put_outputs(const gdn_delta_chunk_args *a, const chunk_work *w, int64_
             float *o = a->o + (t0 + i) * a->o_stride + row + r;
             vf t[VF_N];
     UNROLL
-            for (int j = 0; j < VF_N; j++) t[j] = vf_load(w->M + (r + j) * 2 * CHUNK + 2 * i + VF_N);
+            for (int j = 0; j < VF_N; j++)
+                t[j] = vf_load(w->M + (r + j) * 2 * CHUNK + 2 * i + VF_N);
             vf_transpose(t);
             for (int j = 0; j < VF_N && i + j < n; j++) vf_put(o + j * a->o_stride, t[j], left);
         }
