@@ -93,10 +93,11 @@ static gdn_status check_weights(const gdn_queue *q, const gdn_attention_layer_ar
     return st;
 }
 
-/* y and the scratch lie on nothing else.  Tensors of core may still be wrong here; then it does
- * not matter what this says of them, for they are refused when the operator is called. */
-static gdn_status check_overlap(const gdn_attention_layer_args *a, const gdn_tensor *work,
+/* y and the scratch lie on nothing else.  Tensors of core are checked here as far as the question
+ * needs it: that they lie inside their buffers. */
+static gdn_status check_overlap(const gdn_queue *q, const gdn_attention_layer_args *a, const gdn_tensor *work,
                                 gdn_err *err) {
+    static const int64_t any[GDN_MAX_DIM] = {ANY, ANY, ANY, ANY};
     const gdn_attention_args *c = &a->core;
     const struct {
         const char *name;
@@ -120,7 +121,12 @@ static gdn_status check_overlap(const gdn_attention_layer_args *a, const gdn_ten
                {"num_accepted_tokens", &c->num_accepted_tokens}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const gdn_tensor *t = all[i].t;
-        if (t->buf == NULL || t->ndim < 0 || t->ndim > GDN_MAX_DIM) continue;
+        if (t->buf == NULL) continue;
+        if (t->ndim < 1 || t->ndim > GDN_MAX_DIM)
+            REFUSE("%s: %s has %d dimensions", op, all[i].name, t->ndim);
+        const gdn_status st = gdn_check_tensor(op, all[i].name, q, t, F32 | BF16 | F16 | I32 | U8,
+                                               t->ndim, any, err);
+        if (st != GDN_OK) return st;
         if (gdn_tensors_overlap(work, t)) REFUSE("%s: work overlaps %s", op, all[i].name);
         if (i > 0 && gdn_tensors_overlap(&a->y, t)) REFUSE("%s: y overlaps %s", op, all[i].name);
     }
@@ -158,7 +164,7 @@ static gdn_status check_all(const gdn_queue *q, const gdn_attention_layer_args *
                (unsigned long long)(l->end + CUT));
     const int64_t bytes = (int64_t)l->end;
     const gdn_tensor work = gdn_tensor_dense(a->work, *begin, GDN_U8, 1, &bytes);
-    return check_overlap(a, &work, err);
+    return check_overlap(q, a, &work, err);
 }
 
 /* --- the layer ------------------------------------------------------------------------ */

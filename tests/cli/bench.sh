@@ -23,4 +23,22 @@ grep -q '^generation' "$TMP/out" && fail "bench -n 0 generates"
 bad 1 "the model's context is 4096" bench --depth 4000 -p 512
 bad 1 'need one at least' bench -p 0 -n 0
 bad 1 'need 1 to 16' bench --depth ''
+
+# Prompt tokens that have to be computed, counted by hand: a turn of 60 tokens behind an answer of
+# which the last token was never evaluated; 100 behind 200 in common; 4 turns of 50 in each of two
+# conversations that begin alike, the first turns being 100 longer; one of eight copies.
+ok bench --reuse --json
+for row in '"first turn, 500 tokens", "prompt": 500, "computed": 500' \
+    '60 tokens more", "prompt": 592, "computed": 61' 'of 100", "prompt": 300, "computed": 100' \
+    '"prompt": 3784, "computed": 606' '8 times at once", "prompt": 16000, "computed": 2000' \
+    '732 tokens", "prompt": 772, "computed": 41'; do
+    grep -qF -- "$row" "$TMP/out" || fail "bench --reuse: no $row in $(cat "$TMP/out")"
+done
+ok bench --batch 3 -p 20 -n 5 --reps 1 --json
+for key in '"requests": 3, "prompt": 20, "new": 5' '"gain"' '"scheduler_share"'; do
+    grep -q "$key" "$TMP/out" || fail "bench --batch: no $key"
+done
+ok bench --drafts 2 -n 30 --reps 1 --json
+grep -q '"accepted": 0\.[0-9]\|"accepted": 1' "$TMP/out" || fail "bench --drafts: $(cat "$TMP/out")"
+bad 2 'give only one of --reuse' bench --reuse --batch 2
 finish

@@ -16,9 +16,14 @@ printf '\n  \nWhat is \\\ncruft?\n/exit\nWhat is cruft?\n' | talk
 printf 'What is cruft?\n/reset\nWhat is cruft?\n/stats\n' | talk
 same '/reset' "$CRUFT
 $CRUFT"
-grep -q 'read 18 tokens' "$TMP/err" || fail "/reset kept something"
+grep -q 'prompt 18 tokens (18 saved)' "$TMP/err" || fail "/reset kept something, or nothing was saved"
+printf 'What is cruft?\n/reset\nWhat is cruft?\n/stats\n' | talk --cache 0
+grep -q 'prompt 18 tokens, ' "$TMP/err" || fail "--cache 0 saved something"
+same '--cache 0' "$CRUFT
+$CRUFT"
 printf 'What is cruft?\nAnd what is a kluge?\n/stats\n' | talk -n 40
-grep -q 'read 18 tokens' "$TMP/err" && fail "the second turn forgot the first"
+grep -q 'prompt 18 tokens' "$TMP/err" && fail "the second turn forgot the first"
+grep -Eq 'prompt [0-9]+ tokens \(9 saved\)' "$TMP/err" || fail "the template drops the reply's empty reasoning, and what is before it was not saved: $(grep prompt "$TMP/err")"
 printf '/think on\nWhat is cruft?\n' | talk -n 60
 grep -q '^</think>$' "$TMP/out" || fail "/think on: $(cat "$TMP/out")"
 printf '/think off\nWhat is cruft?\n' | talk --think

@@ -80,6 +80,17 @@ else
     fail "the example does not build with the static library"
 fi
 
+# The engine's example: two answers at once, each token on a line with its question.
+if $CC -std=c11 -Wall -Wextra -Wpedantic -Werror $(pc --cflags) -o "$TMP/engine" examples/engine.c \
+    $(pc --libs) 2>"$TMP/err"; then
+    LD_LIBRARY_PATH=$LIB "$TMP/engine" "$ROOT/usr/share/gdn/models/jargon" 'What is cruft?' \
+        'What is a hacker?' >"$TMP/out" 2>"$TMP/err" || fail "the engine's example failed"
+    [ "$(sed -n 's/^What is cruft?: //p' "$TMP/out" | tr -d '\n')" = "$CRUFT" ] ||
+        fail "the engine's example answers $(cat "$TMP/out")"
+else
+    fail "the engine's example does not build"
+fi
+
 make_it uninstall || fail "make uninstall failed"
 left=$(find "$ROOT" ! -type d -o -name 'gdn*' | tr '\n' ' ')
 [ -z "$left" ] || fail "make uninstall left $left"

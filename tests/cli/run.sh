@@ -93,7 +93,7 @@ bad 1 'the prompt is empty' run --tokens ' , '
 bad 1 'the prompt is empty' run
 bad 1 'token 2 is not an id' run --tokens '1 2 x'
 bad 1 'token 1 is 4096' run --tokens '1 4096'
-bad 1 'the smallest that does is 272' run -p x --block-size 64
+bad 1 'the smallest that works is 272' run -p x --block-size 64
 bad 1 'top_p is 0' run -p x --top-p 0
 bad 1 "$TMP/none" run -f "$TMP/none"
 bad 1 'holds 10; shorten it or raise --ctx' run -p x --ctx 10

@@ -6,10 +6,10 @@ ok version
 grep -qx 'gdn [0-9][0-9.]*' "$TMP/out" || fail "version: $(cat "$TMP/out")"
 ok --version
 ok help
-for command in run chat bench logits perplexity tokenize template info random devices op version help; do
+for command in run chat bench logits perplexity tokenize template info plan random devices op version help; do
     grep -q "^  $command " "$TMP/out" || fail "help does not list $command"
 done
-for command in run chat bench logits perplexity tokenize template info random devices op version help; do
+for command in run chat bench logits perplexity tokenize template info plan random devices op version help; do
     ok "$command" --help
     grep -q "^usage: gdn $command" "$TMP/out" || fail "$command --help: no usage line"
     [ ! -s "$TMP/err" ] || fail "$command --help: something on stderr"

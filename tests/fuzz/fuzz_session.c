@@ -1,8 +1,8 @@
 /* fuzz_session.c - any bytes as a saved session: refused without a trace, or taken in.
  *
- * The file's first byte says how much of it is made right again before it is read: nothing, or
- * all hashes, lengths and marks of the head, so that what lies behind them is reached too.  The model is
- * a small one of the tests; a session of it is the base that short inputs change. */
+ * An input is a list of changes to a good file, or a file of its own.  Its first byte says whether
+ * all hashes, the length and the owner are made right again before it is read, so that what lies
+ * behind those checks is reached too. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +61,10 @@ static void open_all(void) {
     snprintf(path, sizeof path, "/tmp/gdn-fuzz-session-%ld", (long)getpid());
     expect(gdn_session_save(e, NULL, ids, 40, "a note", 6, path, NULL) == GDN_OK);
     gdn_engine_free(e);
+    expect(gdn_session_load(engine, NULL, path, NULL, NULL, NULL) == GDN_OK);
+    gdn_engine_stats now;
+    gdn_engine_get_stats(engine, &now);
+    expect(now.n_snapshot == 2);
     base = malloc(MOST);
     work = malloc(MOST);
     FILE *f = fopen(path, "rb");

@@ -27,13 +27,14 @@ void always_draft(gdn_engine *e);
 
 /* --- answers of a prompt alone, remembered --- */
 
-enum { COLD_NEW = 40 };
+enum { COLD_NEW = 64 };
 
 typedef struct cold_answer cold_answer;
 struct cold_answer {
     cold_answer *next;
     int32_t *prompt, n_prompt, new[COLD_NEW], n_new;
     gdn_sampling sampling;
+    const gdn_adapter *adapter;
 };
 
 typedef struct {
@@ -47,6 +48,6 @@ void cold_open(cold *c, gdn_model *m, int32_t n_ctx, int32_t n_valid);
 void cold_close(cold *c);
 /* The first n_new tokens at least of the answer: [COLD_NEW]. */
 const int32_t *cold_run(cold *c, const int32_t *prompt, int32_t n_prompt, const gdn_sampling *s,
-                        int32_t n_new);
+                        const gdn_adapter *a, int32_t n_new);
 
 #endif

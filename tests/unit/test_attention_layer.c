@@ -515,6 +515,13 @@ static void test_refusals(void **state) {
     REFUSED("in_proj_qkv has shape [256, 20], need [160, 20]");
     c.a.in_proj_ba = NULL, c.a.in_proj_a = c.weight[1];
     REFUSED("in_proj_b is missing");
+    const gdn_weight_part part = {.data = m->x, .n_row = NV, .row_bytes = D * 4};
+    const gdn_weight_desc desc = {.type = GDN_F32, .n_expert = 1, .n = NV, .k = D, .part = &part, .n_part = 1};
+    gdn_weight *b;
+    assert_int_equal(gdn_weight_create(c.d, &desc, &b, &err), GDN_OK);
+    c.a.in_proj_ba = NULL, c.a.in_proj_b = b, c.a.in_proj_a = c.weight[1];
+    REFUSED("in_proj_a has shape [16, 20], need [8, 20]");
+    gdn_weight_free(b);
     c.a.in_proj_ba = NULL, c.a.in_proj_a = c.a.in_proj_b = c.weight[1], c.a.core.reorder_input = false;
     REFUSED("in_proj_b needs reorder_input");
     c.a.in_proj_qkvz = s.weight[0];

@@ -154,7 +154,8 @@ static void go_elsewhere(gdn_engine *e, const int32_t *ids, int32_t at, int32_t 
     free(other);
 }
 
-static const char *const models[] = {MODELS "dense-mtp", MODELS "next-moe", MODELS "moe-mtp"};
+static const char *const models[] = {MODELS "dense-mtp", MODELS "next-moe", MODELS "moe-mtp",
+                                     MODELS "dense-tied-128"}; /* its states fill some chunks */
 
 /* Saved in blocks of one size and loaded in another's, short of a block, at its end, beyond. */
 static void test_round_trip(void **state) {
@@ -413,6 +414,45 @@ static void test_damage(void **state) {
     gdn_engine_free(e);
     gdn_model_close(m);
     free(ids), free(cold), free(draft), free(x.b);
+}
+
+static size_t chunk_end(const bytes *x, size_t at) {
+    assert_true(at + GDN_STORE_CHUNK_HEAD <= x->n);
+    const uint32_t stored = (uint32_t)x->b[at + 4] | (uint32_t)x->b[at + 5] << 8 |
+                            (uint32_t)x->b[at + 6] << 16 | (uint32_t)x->b[at + 7] << 24;
+    return at + GDN_STORE_CHUNK_HEAD + stored;
+}
+
+/* Chunks are whole, but in each other's place, or of a file with other tokens. */
+static void test_chunks(void **state) {
+    (void)state;
+    gdn_model *m = open_model(models[3], GDN_MATH_F32, 2);
+    int32_t *ids = random_ids(60, VOCAB, 3);
+    static const int32_t at[] = {9, 20, 40};
+    gdn_engine *e = engine(m, 300, 0, 0, MANY), *f = engine(m, 300, 0, 0, MANY);
+    fill(e, NULL, ids, at, 3);
+    save(e, ids, 45, "");
+    const bytes x = slurp(path);
+    const size_t a = GDN_STORE_HEAD + 4 * 48, b = chunk_end(&x, a), c = chunk_end(&x, b);
+    assert_true(c < x.n);
+    unsigned char *swapped = malloc(x.n);
+    assert_non_null(swapped);
+    memcpy(swapped, x.b, a);
+    memcpy(swapped + a, x.b + b, c - b);
+    memcpy(swapped + a + (c - b), x.b + a, b - a);
+    memcpy(swapped + c, x.b + c, x.n - c);
+    spill(&(bytes){swapped, x.n});
+    one_refused(f, "swapped chunks", 0);
+    ids[44] ^= 1;
+    save(e, ids, 45, "");
+    bytes y = slurp(path);
+    assert_int_equal(y.n, x.n);
+    memcpy(y.b + a, x.b + a, x.n - a);
+    spill(&y);
+    one_refused(f, "chunks of another file", 0);
+    gdn_engine_free(e), gdn_engine_free(f);
+    gdn_model_close(m);
+    free(ids), free(x.b), free(y.b), free(swapped);
 }
 
 static uint64_t get(const unsigned char *p, int n) {
@@ -730,6 +770,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_again),
         cmocka_unit_test(test_requests),   cmocka_unit_test(test_room),
         cmocka_unit_test(test_damage),     cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_foreign),    cmocka_unit_test(test_adapter),
         cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_files),
         cmocka_unit_test(test_kill),
