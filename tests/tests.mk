@@ -2,6 +2,7 @@
 #
 # make test               all of it, counted in one last line (tests/run-all.sh)
 # make unit check         unit tests; kernel variants against their reference
+# make test-long          slow sweeps that make test leaves out
 # make bench-kernels      kernel speed; NAME=delta for one family
 # make san tsan fuzz      parts of make test; make fuzz T=NAME FUZZ_TIME=600 for one parser
 # make install uninstall  PREFIX=/usr/local DESTDIR=
@@ -11,7 +12,7 @@ FUZZ_TIME ?= 5
 NAME      ?=
 T         ?=
 
-.PHONY: test unit unit-bins check bench-kernels san tsan fuzz fuzz-bins install uninstall
+.PHONY: test test-long unit unit-bins check bench-kernels san tsan fuzz fuzz-bins install uninstall
 
 RUN_ALL = env -u MAKEFLAGS -u MAKELEVEL MAKE='$(MAKE)' BUILD='$(BUILD)' FUZZ_TIME='$(FUZZ_TIME)' T='$(T)' \
           sh tests/run-all.sh
@@ -24,6 +25,16 @@ san tsan fuzz:
 unit-bins: $(UNIT_BIN)
 unit: $(UNIT_BIN)
 	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+# Built like a unit test.
+LONG     := $(sort $(wildcard tests/long/test_*.c))
+LONG_BIN := $(LONG:tests/long/%.c=$(BUILD)/long/%)
+$(BUILD)/long/%: $(BUILD)/obj/tests/long/%.o $(HELP_OBJ) $(BUILD)/libgdn.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SAN) -o $@ $< $(HELP_OBJ) $(BUILD)/libgdn.a $(LDLIBS) -lcmocka
+test-long: $(LONG_BIN)
+	@set -e; for t in $(LONG_BIN); do echo "== $$t"; $$t; done
+-include $(LONG:%.c=$(BUILD)/obj/%.d)
 
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)

@@ -33,6 +33,7 @@ int cli_engine(const cli_model *m, const cli_common *c, int64_t need, uint64_t c
     if (c->chunk > 0) o.n_row = c->chunk;
     if (c->block_size > 0) o.block_size = c->block_size;
     o.n_draft = c->draft >= 0 ? c->draft : m->info->has_mtp ? 3 : 0;
+    o.mtp = c->session != NULL; /* a session can be gone on with, whatever --draft says then */
     o.cache_bytes = cache;
     if (c->cache != NULL) {
         const int64_t bytes = cli_size(c->cache);

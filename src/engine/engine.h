@@ -79,6 +79,7 @@ struct gdn_snapshot {
     uint64_t key;           /* of the adapter                                    */
     int32_t  hidden;        /* row of e->hidden: the last token's hidden row     */
     uint64_t used;          /* the tick of its last use                          */
+    uint64_t n_use;         /* how often a request began there                   */
 };
 
 typedef struct {

@@ -61,12 +61,24 @@ void gdn_snapshots_release(gdn_engine *e) {
 
 /* --- which to keep ------------------------------------------------------------------------ */
 
-/* What losing s would cost, the tokens back to the next shorter one, against how long nobody
- * asked for it.  Dense interior ones go first, and old ones. */
-static double usefulness(const gdn_snapshots *all, const gdn_snapshot *s) {
+/* Pages that evicting s would free. */
+static int32_t pages_of(const gdn_engine *e, const gdn_snapshot *s) {
+    int32_t n = e->m->n_group;
+    for (int32_t i = 0; i < s->n_page; i++) {
+        const gdn_page *p = e->pages.page + s->page[i];
+        n += p->held[GDN_BY_SEQ] == 0 && p->held[GDN_BY_SNAPSHOT] == 1;
+    }
+    return n;
+}
+
+/* What losing s would cost, the tokens back to the next shorter one, as often as it was asked for,
+ * against the memory it takes and how long nobody asked.  Dense interior ones go first, and long
+ * ones that nobody came back to. */
+static double usefulness(const gdn_engine *e, const gdn_snapshot *s) {
     const gdn_radix_node *above = gdn_radix_above(s->node);
     const int32_t lost = s->n_tok - (above != NULL ? above->depth : 0);
-    return (double)lost / (double)(all->tick - s->used + 1);
+    const double age = (double)(e->snapshots.tick - s->used + 1);
+    return (double)lost * (1.0 + (double)s->n_use) / (age * (double)(pages_of(e, s) + 1));
 }
 
 static bool evict_one(gdn_engine *e) {
@@ -74,7 +86,7 @@ static bool evict_one(gdn_engine *e) {
     gdn_snapshot *worst = NULL;
     double least = 0;
     for (gdn_snapshot *s = all->first; s != NULL; s = s->next) {
-        const double u = usefulness(all, s);
+        const double u = usefulness(e, s);
         if (worst != NULL && u >= least) continue;
         worst = s;
         least = u;
@@ -133,6 +145,7 @@ gdn_status gdn_snapshot_restore(gdn_seq *s, gdn_snapshot *from, gdn_err *err) {
     s->mtp_length = e->opts.mtp ? from->n_tok - 1 : 0;
     s->pending = 0;
     from->used = ++e->snapshots.tick;
+    from->n_use++;
     return GDN_OK;
 }
 

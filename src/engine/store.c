@@ -137,7 +137,8 @@ static gdn_status check_owner(gdn_engine *e, const gdn_adapter *a, const gdn_sto
     if ((h->flags & ~(uint32_t)GDN_STORE_MTP) != 0)
         return gdn_fail(err, GDN_E_FORMAT, "%s: flags %x", path, h->flags);
     if ((h->flags & GDN_STORE_MTP) != 0 && !e->m->has_mtp)
-        return gdn_fail(err, GDN_E_FORMAT, "%s: entries of an MTP head, which the model lacks", path);
+        return gdn_fail(err, GDN_E_FORMAT, "%s: entries of an MTP head, which the model lacks",
+                        path);
     /* More than is needed does no harm. */
     if ((here.flags & ~h->flags) != 0)
         return gdn_fail(err, GDN_E_UNSUPPORTED,
@@ -145,7 +146,7 @@ static gdn_status check_owner(gdn_engine *e, const gdn_adapter *a, const gdn_sto
     return GDN_OK;
 }
 
-/* --- saving ------------------------------------------------------------------------------------- */
+/* --- saving ----------------------------------------------------------------------------------- */
 
 static gdn_status put(void *io, gdn_queue *q, gdn_buffer *b, uint64_t at, uint64_t bytes,
                       gdn_err *err) {
@@ -245,7 +246,7 @@ gdn_status gdn_session_save(gdn_engine *e, const gdn_adapter *a, const int32_t *
     return st;
 }
 
-/* --- loading ------------------------------------------------------------------------------------ */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 /* A file that was checked, and what of it is brought back: the snapshots first .. first + n - 1 of
  * those in the file, longest first. */
@@ -283,8 +284,8 @@ static gdn_status check_ints(const load *l, gdn_err *err) {
         const int64_t below = i > 0 ? l->length[i - 1] : (int64_t)l->h.n_token + 1;
         if (l->length[i] < 1 || l->length[i] >= below)
             return gdn_fail(err, GDN_E_FORMAT,
-                            "%s: snapshot %" PRIu64 " has %d tokens, need 1 to %" PRId64, l->path, i,
-                            l->length[i], below - 1);
+                            "%s: snapshot %" PRIu64 " has %d tokens, need 1 to %" PRId64, l->path,
+                            i, l->length[i], below - 1);
     }
     return GDN_OK;
 }

@@ -9,9 +9,9 @@
  *             zstd unless that made them no shorter
  *
  * All numbers are little endian.  Layers stand in the model's order, so that neither the size of a
- * page nor of a block shows.  Each byte is under a hash (XXH3): the head's own, the one of `plain` in
- * the head, a chunk's, which also counts its place.  Nothing is allocated by a number that was not
- * compared with the length of the file. */
+ * page nor of a block shows.  Each byte is under a hash (XXH3): the head's own, the one of `plain`
+ * in the head, a chunk's, which also counts its place.  Nothing is allocated by a number that was
+ * not compared with the length of the file. */
 #ifndef GDN_ENGINE_STORE_H
 #define GDN_ENGINE_STORE_H
 

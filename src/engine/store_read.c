@@ -38,7 +38,8 @@ static gdn_status read_at(const gdn_store_reader *r, void *to, uint64_t n, uint6
     while (n > 0) {
         const ssize_t k = pread(r->fd, out, n, (off_t)at);
         if (k < 0 && errno == EINTR) continue;
-        if (k < 0) return gdn_fail(err, GDN_E_IO, "%s: cannot be read: %s", r->path, strerror(errno));
+        if (k < 0)
+            return gdn_fail(err, GDN_E_IO, "%s: cannot be read: %s", r->path, strerror(errno));
         if (k == 0)
             return gdn_fail(err, GDN_E_FORMAT, "%s: ends at byte %" PRIu64 ", which is too soon",
                             r->path, at);
@@ -64,9 +65,9 @@ static gdn_status check_head(gdn_store_reader *r, uint64_t length, gdn_err *err)
     if (h->n_token > room / 4 || h->n_token > INT32_MAX || h->n_snapshot > h->n_token ||
         h->n_note > room || 4 * (h->n_token + h->n_snapshot) + h->n_note > room)
         return gdn_fail(err, GDN_E_FORMAT,
-                        "%s: %" PRIu64 " bytes with %" PRIu64 " tokens, %" PRIu64 " snapshots and a "
-                        "note of %" PRIu64 " bytes", r->path, length, h->n_token, h->n_snapshot,
-                        h->n_note);
+                        "%s: %" PRIu64 " bytes with %" PRIu64 " tokens, %" PRIu64 " snapshots "
+                        "and a note of %" PRIu64 " bytes", r->path, length, h->n_token,
+                        h->n_snapshot, h->n_note);
     return GDN_OK;
 }
 
@@ -177,7 +178,8 @@ static gdn_status next_chunk(gdn_store_reader *r, gdn_err *err) {
                         " are due", r->path, r->n_chunk, raw, stored, want);
     st = read_at(r, r->stored, stored, r->at + sizeof b, err);
     if (st != GDN_OK) return st;
-    if (gdn_store_chunk_hash(r->head.plain_hash, r->n_chunk, raw, stored, r->stored) != get64(b + 8))
+    if (gdn_store_chunk_hash(r->head.plain_hash, r->n_chunk, raw, stored, r->stored) !=
+        get64(b + 8))
         return gdn_fail(err, GDN_E_FORMAT, "%s: damaged: the hash of chunk %" PRIu64 " is wrong",
                         r->path, r->n_chunk);
     if (stored == raw) {

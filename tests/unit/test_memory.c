@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "engine_check.h"
 #include "sanitized.h"
 
 #if SANITIZED || !defined(__GLIBC__)
@@ -195,9 +197,10 @@ static void test_adapter_allocations_fail(void **state) {
 
 /* Save a session and bring it back.  True when both worked. */
 static bool save_and_load(gdn_engine *from, gdn_engine *to, const int32_t *ids, gdn_err *err) {
-    static const char path[] = "/tmp/gdn-test-memory-session";
+    char path[64];
     void *note = NULL;
     size_t n;
+    snprintf(path, sizeof path, "/tmp/gdn-test-memory-%ld", (long)getpid());
     gdn_status st = gdn_session_save(from, NULL, ids, 40, "note", 4, path, err);
     if (st == GDN_OK) st = gdn_session_load(to, NULL, path, &note, &n, err);
     free(note);
@@ -257,12 +260,111 @@ static void test_session_allocations_fail(void **state) {
     free(ids);
 }
 
+/* Requests on an engine that stays: submitted, stepped to their ends, freed.  False when submitting
+ * or a step failed; a request may have failed as well. */
+static bool requests(gdn_engine *e, int32_t *const *ids, const gdn_tokenizer *tok,
+                     const int32_t *want, gdn_err *err) {
+    enum { N = 3 };
+    gdn_request *r[N] = {NULL};
+    const char *const stop = "never said";
+    const int32_t save[2] = {70, 140};
+    gdn_status st = GDN_OK;
+    for (int i = 0; i < N && st == GDN_OK; i++) {
+        gdn_request_opts o;
+        gdn_request_opts_defaults(&o);
+        o.prompt = ids[i];
+        o.n_prompt = 150;
+        o.max_new = i == 0 ? 270 : 12; /* its list of tokens grows once */
+        o.sampling.temperature = 0;
+        o.save = save;
+        o.n_save = 2;
+        o.tokenizer = tok;
+        o.stop_text = &stop;
+        o.n_stop_text = 1;
+        st = gdn_request_submit(e, &o, &r[i], err);
+    }
+    while (st == GDN_OK && gdn_engine_busy(e)) {
+        if (r[0]->result.n_new < 260) e->sched->policy.rate = 0; /* then with drafts */
+        else always_draft(e);
+        st = gdn_engine_step(e, err);
+    }
+    for (int i = 0; i < N; i++) {
+        if (r[i] != NULL && st == GDN_OK) {
+            const bool failed = r[i]->result.finish == GDN_FINISH_ERROR;
+            if (failed && gdn_request_error(r[i])[0] == '\0') fail_msg("a request failed silently");
+            if (i > 0) assert_memory_equal(gdn_request_tokens(r[i]), want + 12 * i,
+                                           (size_t)r[i]->result.n_new * sizeof *want);
+            assert_true(failed || r[i]->result.n_new == (i == 0 ? 270 : 12));
+        }
+        gdn_request_free(r[i]);
+    }
+    return st == GDN_OK;
+}
+
+/* With snapshots, drafts and text: the engine goes on after each. */
+static void test_request_allocations_fail(void **state) {
+    (void)state;
+    gdn_model *m = open_model(MODELS "dense-mtp", GDN_MATH_FAST, 1);
+    gdn_tokenizer *tok = NULL;
+    gdn_engine_opts o;
+    gdn_engine *e = NULL;
+    gdn_err err;
+    cold c;
+    int32_t *ids[3], want[36];
+    must(gdn_tokenizer_open("models/jargon", &tok, &err), &err);
+    cold_open(&c, m, 600, 512);
+    gdn_sampling s;
+    gdn_sampling_defaults(&s);
+    s.temperature = 0;
+    for (uint64_t i = 0; i < 3; i++) {
+        ids[i] = random_ids(150, 512, 7);
+        int32_t *own = random_ids(60, 512, i);
+        memcpy(ids[i] + 90, own, 60 * sizeof *own);
+        free(own);
+        memcpy(want + 12 * i, cold_run(&c, ids[i], 150, &s, NULL, 12), 12 * sizeof *want);
+    }
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = 1200;
+    o.n_seq = 3;
+    o.n_draft = 2;
+    o.cache_bytes = GDN_CACHE_AUTO;
+    must(gdn_engine_create(m, &o, &e, &err), &err);
+    assert_true(requests(e, ids, tok, want, &err)); /* the tree has a root now */
+    while (e->snapshots.first != NULL) gdn_snapshot_drop(e, e->snapshots.first);
+    const long before = atomic_load(&live), start = atomic_load(&allocations);
+    assert_true(requests(e, ids, tok, want, &err));
+    const long total = atomic_load(&allocations) - start;
+    const long step = total > 60 ? total / 60 : 1;
+    for (long at = 1; at <= total; at += step) {
+        while (e->snapshots.first != NULL) gdn_snapshot_drop(e, e->snapshots.first);
+        err = (gdn_err){0};
+        atomic_store(&fail_at, at);
+        const bool ok = requests(e, ids, tok, want, &err);
+        atomic_store(&fail_at, 0);
+        if (!ok && err.text[0] == '\0')
+            fail_msg("allocation %ld of %ld failed without a word", at, total);
+        assert_false(gdn_engine_busy(e));
+        while (e->snapshots.first != NULL) gdn_snapshot_drop(e, e->snapshots.first);
+        if (atomic_load(&live) != before)
+            fail_msg("allocation %ld of %ld failed and %ld pieces were lost: %s", at, total,
+                     atomic_load(&live) - before, err.text);
+    }
+    print_message("requests: %ld allocations, every %ld. failed in turn\n", total, step);
+    check_idle(e);
+    for (int i = 0; i < 3; i++) free(ids[i]);
+    cold_close(&c);
+    gdn_engine_free(e);
+    gdn_tokenizer_close(tok);
+    gdn_model_close(m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_session_allocations_fail),
         cmocka_unit_test(test_eval_allocates_nothing),
         cmocka_unit_test(test_every_allocation_fails_once),
         cmocka_unit_test(test_adapter_allocations_fail),
+        cmocka_unit_test(test_request_allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

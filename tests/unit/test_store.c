@@ -74,6 +74,7 @@ static void fill(gdn_engine *e, const gdn_adapter *a, const int32_t *ids, const 
                  int n_at) {
     gdn_seq *s = NULL;
     gdn_err err;
+    const uint64_t before = stats(e).n_snapshot;
     must(gdn_seq_create(e, &s, &err), &err);
     must(gdn_seq_set_adapter(s, a, &err), &err);
     for (int i = 0; i < n_at; i++) {
@@ -83,7 +84,7 @@ static void fill(gdn_engine *e, const gdn_adapter *a, const int32_t *ids, const 
         must(gdn_snapshot_save(s, ids, &err), &err);
     }
     gdn_seq_free(s);
-    assert_int_equal(stats(e).n_snapshot, n_at);
+    assert_int_equal(stats(e).n_snapshot - before, n_at);
 }
 
 static void save(gdn_engine *e, const int32_t *ids, int32_t n, const char *note) {
@@ -141,6 +142,16 @@ static void warm_is_cold(gdn_engine *e, const int32_t *ids, int32_t at, const fl
     gdn_seq_free(s);
 }
 
+/* Fill marks as the sequence that was saved had left them: whoever goes on there needs no copy. */
+static void check_marks(gdn_engine *e, const int32_t *ids, int32_t n) {
+    const int32_t bs = e->plan.block_size;
+    const gdn_snapshot *s = find(e, ids, n);
+    assert_int_equal(s->n_page, (n + bs - 1) / bs);
+    for (int32_t i = 0; i < s->n_page; i++)
+        assert_int_equal(e->pages.page[s->page[i]].filled,
+                         i + 1 < s->n_page ? bs + 1 : n - i * bs);
+}
+
 /* Go on from a snapshot with other tokens: whoever shares its pages must not notice. */
 static void go_elsewhere(gdn_engine *e, const int32_t *ids, int32_t at, int32_t n) {
     gdn_seq *s = NULL;
@@ -177,6 +188,7 @@ static void test_round_trip(void **state) {
                            size == 1 ? GDN_CACHE_AUTO : MANY);
                 load(e, "a note");
                 assert_int_equal(stats(e).n_snapshot, 5);
+                check_marks(e, ids, N);
                 /* The longest, then a shorter one whose pages go on differently in it. */
                 warm_is_cold(e, ids, N, cold, draft);
                 for (int i = 0; i < 4; i++) go_elsewhere(e, ids, at[i], 40);
@@ -253,9 +265,11 @@ static void test_requests(void **state) {
         load(e, "");
         const gdn_request_result warm = answer(e, ids, N, got, NEW);
         assert_true(warm.n_cached >= 150 && warm.n_cached <= 150 + NEW);
+        assert_int_equal(warm.n_computed, N - warm.n_cached);
         assert_memory_equal(got, want, sizeof got);
         const gdn_request_result same = answer(e, ids, 150, got, NEW);
         assert_int_equal(same.n_cached, 150);
+        assert_int_equal(same.n_computed, 0);
         assert_memory_equal(got, first, sizeof got);
         gdn_engine_free(e);
         gdn_model_close(m);
@@ -264,6 +278,36 @@ static void test_requests(void **state) {
 }
 
 /* --- room --- */
+
+typedef struct {
+    unsigned char *b;
+    size_t n;
+} bytes;
+
+static bytes slurp(const char *name) {
+    FILE *f = fopen(name, "rb");
+    assert_non_null(f);
+    bytes x = {.b = malloc(4 << 20)};
+    assert_non_null(x.b);
+    x.n = fread(x.b, 1, 4 << 20, f);
+    fclose(f);
+    assert_true(x.n > 0 && x.n < 4 << 20);
+    return x;
+}
+
+static void spill(const bytes *x) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(x->b, 1, x->n, f), x->n);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Nobody else holds a page of theirs. */
+static void drop_all(gdn_engine *e) {
+    while (e->snapshots.first != NULL) gdn_snapshot_drop(e, e->snapshots.first);
+    assert_int_equal(stats(e).n_page_used, 0);
+    gdn_engine_free(e);
+}
 
 static void test_room(void **state) {
     (void)state;
@@ -290,11 +334,12 @@ static void test_room(void **state) {
         load(e, "x");
         assert_int_equal(stats(e).n_snapshot, 2);
         assert_int_equal(stats(e).evicted, 0);
-        assert_true(stats(e).snapshot_bytes <= stats(e).snapshot_most);
+        assert_int_equal(stats(e).snapshot_bytes, two);
+        assert_int_equal(stats(e).n_page_used, kv + 2 * (uint64_t)m->n_group);
     }
     warm_is_cold(e, ids, 310, cold, draft);
     warm_is_cold(e, ids, 240, cold, draft);
-    gdn_engine_free(e);
+    drop_all(e);
 
     e = engine(m, 1000, 0, 2, two); /* others are there and go */
     static const int32_t one[] = {50};
@@ -305,6 +350,29 @@ static void test_room(void **state) {
     warm_is_cold(e, ids, 310, cold, draft);
     gdn_engine_free(e);
 
+    /* One of two others has to go: the one that was not used for longer. */
+    const uint64_t small = (50 + (uint64_t)full.block_size - 1) / (uint64_t)full.block_size;
+    e = engine(m, 1000, 0, 2, (kv + small + 6 * (uint64_t)m->n_group) * unit);
+    fill(e, NULL, other, one, 1);
+    fill(e, NULL, other + 60, one, 1);
+    load(e, "x");
+    assert_int_equal(stats(e).n_snapshot, 6);
+    assert_null(find(e, other, 50));
+    assert_non_null(find(e, other + 60, 50));
+    gdn_engine_free(e);
+
+    e = engine(m, 1000, 0, 2, two); /* a damaged one makes no room */
+    fill(e, NULL, other, one, 1);
+    bytes x = slurp(path);
+    x.b[x.n - 1] ^= 1;
+    spill(&x);
+    refused(gdn_session_load(e, NULL, path, NULL, NULL, &err), GDN_E_FORMAT, &err, "hash");
+    assert_non_null(find(e, other, 50));
+    x.b[x.n - 1] ^= 1;
+    spill(&x);
+    free(x.b);
+    gdn_engine_free(e);
+
     e = engine(m, 1000, 0, 2, 2 * two); /* the longest is there: only shorter ones are missing */
     static const int32_t last[] = {310};
     fill(e, NULL, ids, last, 1);
@@ -312,7 +380,7 @@ static void test_room(void **state) {
     assert_int_equal(stats(e).n_snapshot, 5);
     for (int i = 0; i < 5; i++) go_elsewhere(e, ids, at[i], 30);
     for (int i = 0; i < 5; i++) warm_is_cold(e, ids, at[i], cold, draft);
-    gdn_engine_free(e);
+    drop_all(e);
 
     e = engine(m, 200, 0, 2, MANY); /* a context too short for the longest */
     load(e, "x");
@@ -338,30 +406,8 @@ static void test_room(void **state) {
 
 /* --- damage --- */
 
-typedef struct {
-    unsigned char *b;
-    size_t n;
-} bytes;
-
-static bytes slurp(const char *name) {
-    FILE *f = fopen(name, "rb");
-    assert_non_null(f);
-    bytes x = {.b = malloc(4 << 20)};
-    assert_non_null(x.b);
-    x.n = fread(x.b, 1, 4 << 20, f);
-    fclose(f);
-    assert_true(x.n > 0 && x.n < 4 << 20);
-    return x;
-}
-
-static void spill(const bytes *x) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(x->b, 1, x->n, f), x->n);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void one_refused(gdn_engine *e, const char *what, size_t at) {
+/* The message must hold the word. */
+static void one_refused(gdn_engine *e, const char *what, size_t at, const char *word) {
     gdn_err err = {0};
     void *note = &err;
     size_t n = 1;
@@ -370,6 +416,8 @@ static void one_refused(gdn_engine *e, const char *what, size_t at) {
     if (st != GDN_E_FORMAT && st != GDN_E_UNSUPPORTED)
         fail_msg("%s %zu: %s %s", what, at, gdn_status_text(st), err.text);
     if (strncmp(err.text, path, strlen(path)) != 0) fail_msg("%s names no file", err.text);
+    if (strstr(err.text, word) == NULL)
+        fail_msg("%s %zu: '%s' does not say '%s'", what, at, err.text, word);
     assert_null(note);
     assert_int_equal(n, 0);
     assert_int_equal(stats(e).n_snapshot, 0);
@@ -396,17 +444,17 @@ static void test_damage(void **state) {
     for (size_t i = 0; i < x.n; i += i < plain || i + 64 > x.n ? 1 : step) {
         const unsigned char bad = (unsigned char)(x.b[i] ^ (1u << i % 8));
         assert_int_equal(pwrite(fd, &bad, 1, (off_t)i), 1);
-        one_refused(e, "a flipped bit of byte", i);
+        one_refused(e, "a flipped bit of byte", i, "");
         assert_int_equal(pwrite(fd, x.b + i, 1, (off_t)i), 1);
     }
     for (size_t i = whole; i-- > 0; i -= i > plain && i > step ? step - 1 : 0) {
         assert_int_equal(ftruncate(fd, (off_t)i), 0);
-        one_refused(e, "cut at", i);
+        one_refused(e, "cut at", i, "bytes");
     }
     close(fd);
     x.n = whole + 1;
     spill(&x);
-    one_refused(e, "longer by", 1);
+    one_refused(e, "longer by", 1, "its head says");
     x.n = whole;
     spill(&x);
     load(e, "{\"a\": 1}");
@@ -442,14 +490,14 @@ static void test_chunks(void **state) {
     memcpy(swapped + a + (c - b), x.b + a, b - a);
     memcpy(swapped + c, x.b + c, x.n - c);
     spill(&(bytes){swapped, x.n});
-    one_refused(f, "swapped chunks", 0);
+    one_refused(f, "swapped chunks", 0, "hash of chunk 0");
     ids[44] ^= 1;
     save(e, ids, 45, "");
     bytes y = slurp(path);
     assert_int_equal(y.n, x.n);
     memcpy(y.b + a, x.b + a, x.n - a);
     spill(&y);
-    one_refused(f, "chunks of another file", 0);
+    one_refused(f, "chunks of another file", 0, "hash of chunk 0");
     gdn_engine_free(e), gdn_engine_free(f);
     gdn_model_close(m);
     free(ids), free(x.b), free(y.b), free(swapped);
@@ -491,13 +539,24 @@ static void test_lies(void **state) {
             *to[field] = odd[i];
             gdn_store_pack(&h, x.b);
             spill(&x);
-            one_refused(f, "a lie about field", field);
+            one_refused(f, "a lie about field", field,
+                        field == 0   ? "its head says"
+                        : field == 4 ? "its snapshots take"
+                        : i > 4      ? "and a note of"
+                                     : "");
         }
     gdn_store_head h = good;
-    h.flags = 4;
+    h.flags = 5;
     gdn_store_pack(&h, x.b);
     spill(&x);
-    one_refused(f, "flag", 4);
+    one_refused(f, "flags", 5, "flags 5");
+    h = good;
+    h.file_bytes++;
+    gdn_store_pack(&h, x.b);
+    x.b[x.n++] = 0;
+    spill(&x);
+    one_refused(f, "a byte behind the body", x.n, "contents end");
+    x.n--;
     gdn_store_pack(&good, x.b);
     /* In tokens, lengths, chunk: every hash is made right again. */
     unsigned char *const plain = x.b + GDN_STORE_HEAD, *const length = plain + 4 * 45;
@@ -507,9 +566,21 @@ static void test_lies(void **state) {
     const struct {
         unsigned char *at;
         uint64_t x;
-    } lies[] = {{plain, VOCAB}, {plain + 8, 0xffffffff}, {length, 46}, {length, 9}, {length + 4, 40},
-                {length + 4, 0}, {length + 4, 0x80000000}, {chunk, 1}, {chunk, 0xffffffff},
-                {chunk + 4, 0xffffffff}, {chunk + 4, 0}, {chunk + 4, 5}, {chunk + 20, 0x5a5a5a5a}};
+        const char *word;
+    } lies[] = {{plain, VOCAB, "token 0 is 512"},
+                {plain + 8, 0xffffffff, "token 2 is -1"},
+                {length, 46, "snapshot 0 has 46"},
+                {length, 9, "snapshot 1 has 9"},
+                {length, 39, "its snapshots take"},
+                {length + 4, 40, "snapshot 1 has 40"},
+                {length + 4, 0, "snapshot 1 has 0"},
+                {length + 4, 0x80000000, "snapshot 1 has -2147483648"},
+                {chunk, 1, "1 bytes in"},
+                {chunk, 0xffffffff, "4294967295 bytes in"},
+                {chunk + 4, 0xffffffff, "in 4294967295"},
+                {chunk + 4, 0, "does not decompress"},
+                {chunk + 4, 5, "does not decompress"},
+                {chunk + 16, 0x5a5a5a5a, "does not decompress"}};
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         const uint64_t was = get(lies[i].at, 4);
         set(lies[i].at, lies[i].x, 4);
@@ -517,11 +588,11 @@ static void test_lies(void **state) {
         h.plain_hash = gdn_store_plain_hash(plain, 4 * 47 + 4);
         gdn_store_pack(&h, x.b);
         const uint32_t stored = (uint32_t)get(chunk + 4, 4);
-        if (stored <= x.n - 600)
+        if (stored <= x.n - (size_t)(chunk + 16 - x.b))
             set(chunk + 8, gdn_store_chunk_hash(h.plain_hash, 0, (uint32_t)get(chunk, 4), stored,
                                                 chunk + 16), 8);
         spill(&x);
-        one_refused(f, "lie", i);
+        one_refused(f, "lie", i, lies[i].word);
         set(lies[i].at, was, 4);
     }
     gdn_engine_free(e);
@@ -688,7 +759,7 @@ static void test_files(void **state) {
     assert_int_equal(symlink("session", inside("link")), 0);
     FILE *left = fopen(inside("session.tmp"), "w"); /* of somebody who was killed */
     assert_non_null(left);
-    fputs("half a session", left);
+    for (int i = 0; i < 30000; i++) fputs("half a session", left);
     fclose(left);
     must(gdn_session_save(e, NULL, ids, 45, "two", 3, inside("link"), &err), &err);
     bytes kept = slurp(inside("old"));
