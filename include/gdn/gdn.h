@@ -37,6 +37,9 @@ typedef struct {
 /* The devices of this machine, the default one first.  Writes at most n; returns how many
  * there are. */
 GDN_API int gdn_devices(gdn_device_info *out, int n);
+/* The one that --device name takes; NULL: the default.  Does not look at devices of other kinds, some
+ * of which take a while to be found.  GDN_E_INVALID: there is none of that name. */
+GDN_API gdn_status gdn_device_find(const char *name, gdn_device_info *out, gdn_err *err);
 
 /* --- models ----------------------------------------------------------------- */
 
@@ -291,20 +294,22 @@ typedef struct {
  * GDN_E_INVALID: an option is out of range.  GDN_E_FULL: the prompt can never fit the pool. */
 GDN_API gdn_status gdn_request_submit(gdn_engine *e, const gdn_request_opts *o, gdn_request **out,
                                       gdn_err *err);
-/* From any thread: the request ends at the next step, or inside one that reads a prompt. */
+/* From any thread: the request ends with its next token or at the next step. */
 GDN_API void gdn_request_cancel(gdn_request *r);
 GDN_API void gdn_request_get_result(const gdn_request *r, gdn_request_result *out);
 /* The generated tokens so far: [n_new], valid until the next step. */
 GDN_API const int32_t *gdn_request_tokens(const gdn_request *r);
 /* Why a request ended with GDN_FINISH_ERROR. */
 GDN_API const char *gdn_request_error(const gdn_request *r);
-/* Wherever it is; what it held goes back.  Not from one of its own callbacks. */
+/* Wherever it is; what it held goes back, from a callback after the step.  No callback of it comes
+ * any more. */
 GDN_API void gdn_request_free(gdn_request *r);
 
 /* Is there a request that is not done? */
 GDN_API bool gdn_engine_busy(const gdn_engine *e);
-/* One step for all requests, with their callbacks.  A request's own failure ends that request.
- * GDN_E_DEVICE: the running requests were lost and ended; the engine goes on. */
+/* One step for all requests, with their callbacks, which may submit, cancel and free requests and
+ * nothing else.  A request's own failure ends that request.  Any other status: the requests that
+ * were in the step are lost and ended with GDN_FINISH_ERROR; the engine goes on. */
 GDN_API gdn_status gdn_engine_step(gdn_engine *e, gdn_err *err);
 
 /* --- a whole answer ---------------------------------------------------------- */

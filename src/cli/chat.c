@@ -247,7 +247,7 @@ static int turn(chat *c) {
         else if (rc == 0) rc = add_reply(c, begins_thinking(c, ids, n));
         free(c->reply);
         c->reply = NULL;
-        if (rc == 0 && !silent) rc = save_session(c);
+        if (rc == 0 && !silent) save_session(c); /* says what failed; the talk goes on */
     }
     free(ids);
     if (rc != 0) drop_messages(c, c->n_msg - 1);

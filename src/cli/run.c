@@ -189,14 +189,12 @@ static int generate(run *r) {
     r->text = NULL;
     if (st != GDN_OK) return cli_fail(&err);
     if (r->failed) return cli_error("out of memory");
-    rc = save_session(r);
-    if (rc != 0) return rc;
     if (o->json) print_json(r, &g, &a.sampling);
     else if (o->print_ids) print_ids(r);
     fflush(stdout);
     if (!o->common.quiet && !o->json)
         cli_tell_speed(&g);
-    return 0;
+    return save_session(r);
 }
 
 static int load_session(run *r) {
@@ -204,6 +202,9 @@ static int load_session(run *r) {
     size_t n;
     const int rc = cli_session_load(&r->m, &r->o->common, r->engine, &note, &n);
     free(note);
+    if (rc == 0 && n > 0)
+        return cli_error("%s holds a conversation of gdn chat; give another --session",
+                         r->o->common.session);
     return rc;
 }
 

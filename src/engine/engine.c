@@ -56,25 +56,48 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
     return gdn_plan_blocks(&w, &e->plan, err);
 }
 
-/* The pool takes at most half of what the weights leave of memory, or, when its size was asked
- * for, nearly all of it: it is cut to that, and the log says so, before a start is refused. */
-static void fit_context(gdn_engine *e, bool asked) {
+/* Pages beside those of keys and values: states, snapshots, page 0. */
+static uint64_t fixed_pages(const gdn_engine *e) {
+    const uint64_t unit = e->plan.page_bytes * (uint64_t)e->m->n_storage;
+    const uint64_t n_seq = (uint64_t)e->opts.n_seq, group = (uint64_t)e->m->n_group;
+    const uint64_t cache = e->opts.cache_bytes == GDN_CACHE_AUTO
+                               ? n_seq * group * (uint64_t)e->n_auto
+                               : e->opts.cache_bytes / (unit > 0 ? unit : 1);
+    return 1 + n_seq * group + (cache < INT32_MAX ? cache : INT32_MAX);
+}
+
+/* Of what the weights leave of memory, the pool takes at most half, or nearly all when its size was
+ * asked for.  It is cut to that, and the log says so, before a start is refused. */
+static gdn_status fit_memory(gdn_engine *e, bool asked, gdn_err *err) {
     gdn_device_info d[16];
-    const int n = e->m->n_attn > 0 ? gdn_devices(d, 16) : 0; /* states alone are no longer */
+    const int n = gdn_devices(d, 16);
     const uint64_t held = e->m->info.resident_bytes;
-    const uint64_t step = e->plan.page_bytes * (uint64_t)e->m->n_storage;
-    for (int i = 0; i < n && i < 16; i++) {
-        if (strncmp(d[i].name, gdn_device_name(e->m->device), strlen(d[i].name)) != 0) continue;
-        const uint64_t rest = d[i].memory_bytes > held ? d[i].memory_bytes - held : 0;
-        const uint64_t left = asked ? rest - rest / 16 : rest / 2;
-        uint64_t most = left / step * (uint64_t)e->plan.block_size;
-        if (most < (uint64_t)e->plan.block_size) most = (uint64_t)e->plan.block_size;
-        if (d[i].memory_bytes == 0 || (uint64_t)e->opts.n_ctx <= most) return;
-        gdn_log(GDN_LOG_WARN, "context clamped from=%d to=%llu memory_bytes=%llu", e->opts.n_ctx,
-                (unsigned long long)most, (unsigned long long)d[i].memory_bytes);
-        e->opts.n_ctx = (int32_t)most;
-        return;
-    }
+    const uint64_t unit = e->plan.page_bytes * (uint64_t)e->m->n_storage;
+    uint64_t memory = 0;
+    for (int i = 0; i < n && i < 16 && memory == 0; i++)
+        if (strncmp(d[i].name, gdn_device_name(e->m->device), strlen(d[i].name)) == 0)
+            memory = d[i].memory_bytes;
+    e->n_auto = GDN_AUTO_SNAPSHOTS;
+    if (memory == 0 || unit == 0) return GDN_OK;
+    const uint64_t rest = memory > held ? (memory - held) / 16 * 15 : 0;
+    while (e->opts.cache_bytes == GDN_CACHE_AUTO && e->n_auto > 0 &&
+           fixed_pages(e) > rest / unit / 2)
+        e->n_auto /= 2;
+    if (fixed_pages(e) > rest / unit)
+        return gdn_fail(err, GDN_E_NOMEM, "states of %d sequences and %.1f GB of snapshots do not fit "
+                        "the %.1f GB that are left", e->opts.n_seq,
+                        e->opts.cache_bytes == GDN_CACHE_AUTO ? 0.0
+                                                              : (double)e->opts.cache_bytes * 1e-9,
+                        (double)rest * 1e-9);
+    if (e->m->n_attn == 0) return GDN_OK; /* states alone are no longer */
+    const uint64_t room = (asked ? rest : rest / 2) / unit, fixed = fixed_pages(e);
+    uint64_t most = room > fixed ? (room - fixed) * (uint64_t)e->plan.block_size : 0;
+    if (most < (uint64_t)e->plan.block_size) most = (uint64_t)e->plan.block_size;
+    if ((uint64_t)e->opts.n_ctx <= most) return GDN_OK;
+    gdn_log(GDN_LOG_WARN, "context clamped from=%d to=%llu memory_bytes=%llu", e->opts.n_ctx,
+            (unsigned long long)most, (unsigned long long)memory);
+    e->opts.n_ctx = (int32_t)most;
+    return GDN_OK;
 }
 
 /* Pages for n_ctx tokens cut over n_seq sequences, for their states, for snapshots, and page 0. */
@@ -82,17 +105,12 @@ static gdn_status allocate_pool(gdn_engine *e, gdn_err *err) {
     const gdn_model *m = e->m;
     const int64_t bs = e->plan.block_size, n_seq = e->opts.n_seq;
     const int64_t kv = m->n_attn > 0 ? (e->opts.n_ctx + bs - 1) / bs + n_seq - 1 : 0;
-    const uint64_t unit = e->plan.page_bytes * (uint64_t)(m->n_storage > 0 ? m->n_storage : 1);
-    const uint64_t cache = e->opts.cache_bytes == GDN_CACHE_AUTO
-                               ? (uint64_t)n_seq * GDN_AUTO_SNAPSHOTS * (uint64_t)m->n_group
-                               : e->opts.cache_bytes / (unit > 0 ? unit : 1);
-    const int64_t n_page = 1 + kv + n_seq * m->n_group +
-                           (int64_t)(cache < INT32_MAX ? cache : INT32_MAX);
+    const int64_t n_page = kv + (int64_t)fixed_pages(e);
     const double bytes = (double)n_page * (double)e->plan.page_bytes * m->n_storage;
     if (n_page > INT32_MAX || bytes > 0x1p46)
         return gdn_fail(err, GDN_E_NOMEM, "a pool of %d tokens takes %.0f GB: ask for fewer with "
                         "--ctx", e->opts.n_ctx, bytes * 1e-9);
-    e->max_block = (int32_t)((e->opts.n_ctx + bs - 1) / bs);
+    e->max_block = m->n_attn > 0 ? (int32_t)((e->opts.n_ctx + bs - 1) / bs) : 0;
     if (!gdn_pages_init(&e->pages, (int32_t)n_page) ||
         (e->storage = calloc((size_t)m->n_storage, sizeof *e->storage)) == NULL ||
         (e->seq = calloc((size_t)n_seq, sizeof *e->seq)) == NULL)
@@ -136,7 +154,6 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     in->line = ints(b, &at, S, 0);
     in->n_commit = ints(b, &at, S, 0);
     in->keep = ints(b, &at, S, 0);
-    in->copy = ints(b, &at, R, 0);
     in->page = ints(b, &at, S, e->max_block > 0 ? e->max_block : 1);
     for (int32_t g = 0; g < e->m->n_group; g++) in->slot[g] = ints(b, &at, S, 0);
     return at;
@@ -219,7 +236,7 @@ gdn_status gdn_engine_create(gdn_model *m, const gdn_engine_opts *opts, gdn_engi
     if (e->n_logit > o.n_row) e->n_logit = o.n_row;
     if (e->n_logit > GDN_MAX_LOGIT) e->n_logit = GDN_MAX_LOGIT;
     gdn_status st = plan(e, err);
-    if (st == GDN_OK) fit_context(e, !any_ctx);
+    if (st == GDN_OK) st = fit_memory(e, !any_ctx, err);
     if (st == GDN_OK) st = gdn_queue_create(m->device, &e->q, err);
     if (st == GDN_OK) st = allocate_pool(e, err);
     if (st == GDN_OK) st = allocate_step(e, err);

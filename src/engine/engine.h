@@ -65,7 +65,6 @@ typedef struct {
     gdn_tensor slot[GDN_MAX_GROUP]; /* of each group of GDN layers               */
     gdn_tensor out;                 /* rows that go through the head             */
     gdn_tensor hidden;              /* MTP: the hidden row of each pair          */
-    gdn_tensor copy;                /* rows to keep                              */
 } gdn_step_input;
 
 /* A position of a sequence that can be returned to: snapshot.c. */
@@ -115,6 +114,7 @@ struct gdn_engine {
     float   *logits;    /* [n_logit][vocab], where the host cannot reach ws.logits         */
     gdn_seq **seq;      /* [n_seq], NULL where free */
     int32_t  max_block, n_logit;
+    int32_t  n_auto;    /* snapshots of a sequence with GDN_CACHE_AUTO                     */
     gdn_snapshots snapshots;
     gdn_sched *sched;
     uint64_t steps, rows, regions; /* regions: of the device when the engine was created */

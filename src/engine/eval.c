@@ -43,6 +43,10 @@ static gdn_status check_work(const gdn_engine *e, const gdn_work *w, int32_t i, 
     return GDN_OK;
 }
 
+static void end_work(const gdn_work *work, int32_t n_work) {
+    for (int32_t i = 0; i < n_work; i++) gdn_seq_trim(work[i].seq);
+}
+
 /* Pages for everything that is about to be stored, or none at all. */
 static gdn_status take_pages(gdn_engine *e, const gdn_work *work, int32_t n_work, gdn_err *err) {
     int64_t need = 0;
@@ -64,11 +68,8 @@ static gdn_status take_pages(gdn_engine *e, const gdn_work *work, int32_t n_work
     gdn_status st = GDN_OK;
     for (int32_t i = 0; i < n_work && st == GDN_OK; i++)
         st = gdn_seq_extend(work[i].seq, work[i].n, err);
+    if (st != GDN_OK) end_work(work, n_work);
     return st;
-}
-
-static void end_work(const gdn_work *work, int32_t n_work) {
-    for (int32_t i = 0; i < n_work; i++) gdn_seq_trim(work[i].seq);
 }
 
 /* Rows of ws.last that are wanted, a few at a time through the head to where they are wanted. */

@@ -28,6 +28,8 @@ static gdn_status check(const gdn_engine *e, const gdn_request_opts *o, gdn_err 
         return gdn_fail(err, GDN_E_INVALID, "request: n_stop is %d", o->n_stop);
     if (o->n_save < 0 || (o->n_save > 0 && o->save == NULL))
         return gdn_fail(err, GDN_E_INVALID, "request: n_save is %d", o->n_save);
+    if (o->n_stop_text < 0 || (o->n_stop_text > 0 && o->stop_text == NULL))
+        return gdn_fail(err, GDN_E_INVALID, "request: n_stop_text is %d", o->n_stop_text);
     if (o->n_stop_text > 0 && o->tokenizer == NULL)
         return gdn_fail(err, GDN_E_INVALID, "request: stop strings need a tokenizer");
     for (int32_t i = 0; i < o->n_stop_text; i++)
@@ -111,6 +113,15 @@ const char *gdn_request_error(const gdn_request *r) { return r->error; }
 
 void gdn_request_free(gdn_request *r) {
     if (r == NULL) return;
+    gdn_sched *s = r->e->sched;
+    if (s->stepping) { /* the step still knows it */
+        gdn_request_cancel(r);
+        r->reply.on_token = NULL;
+        r->on_prompt = NULL;
+        r->next_orphan = s->orphan;
+        s->orphan = r;
+        return;
+    }
     if (!r->result.done) gdn_request_finish(r, GDN_FINISH_CANCELLED);
     gdn_sampler_free(r->sampler);
     gdn_reply_release(&r->reply);

@@ -133,6 +133,14 @@ static void fail_request(gdn_request *r, gdn_status st, const gdn_err *err) {
     gdn_request_finish(r, st == GDN_E_FULL ? GDN_FINISH_FULL : GDN_FINISH_ERROR);
 }
 
+/* Pages that are a snapshot's now and will be the sequence's that begins there. */
+static int64_t only_in(const gdn_engine *e, const gdn_snapshot *from) {
+    int64_t n = 0;
+    for (int32_t i = 0; from != NULL && i < from->n_page; i++)
+        n += e->pages.page[from->page[i]].held[GDN_BY_SEQ] == 0;
+    return n;
+}
+
 static void admit(gdn_engine *e) {
     gdn_sched *s = e->sched;
     int32_t running = n_running(s);
@@ -145,7 +153,8 @@ static void admit(gdn_engine *e) {
         if (running > 0 && promised(r) >= have + SHARED) continue;
         const int64_t need = gdn_blocks_for(e, (int64_t)r->n_tok + 1) -
                              have / e->plan.block_size;
-        if (running > 0 && need > gdn_seq_pages_left(e) + e->pages.n_snapshot) return;
+        const int64_t room = gdn_seq_pages_left(e) + e->pages.n_snapshot - only_in(e, from);
+        if (running > 0 && need > room) return;
         gdn_err err = {0};
         const gdn_status st = start(r, &err);
         if (st == GDN_E_FULL && running > 0) { /* sequences of the caller's own hold the rest */
@@ -205,10 +214,12 @@ static int32_t plan(gdn_engine *e, int32_t *n_all) {
     gdn_sched *s = e->sched;
     int32_t n_part = 0, left = e->opts.n_row, n_read = 0;
     for (gdn_request *r = s->first; r != NULL; r = r->next) {
-        if (r->seq == NULL) continue;
+        if (r->seq == NULL || missing(r) == 0) continue;
         if (reads(r)) n_read++;
         else left--; /* its row is certain */
     }
+    /* Guesses take what those who read leave. */
+    int32_t spare = n_read > 0 ? left - min32(left, PIECE * min32(n_read, e->opts.n_row)) : left;
     for (gdn_request *r = s->first, *next; r != NULL; r = next) {
         next = r->next;
         if (r->seq == NULL || missing(r) == 0) continue;
@@ -223,7 +234,7 @@ static int32_t plan(gdn_engine *e, int32_t *n_all) {
             left -= n;
             r->n_draft = 0;
         } else {
-            r->n_draft = min32(r->n_draft, left);
+            r->n_draft = min32(r->n_draft, min32(spare, left));
             r->n_draft = min32(r->n_draft, e->opts.n_ctx - r->seq->length - 1);
             r->n_draft = min32(r->n_draft,
                                gdn_request_next_save(r, r->seq->length) - r->seq->length - 1);
@@ -234,6 +245,7 @@ static int32_t plan(gdn_engine *e, int32_t *n_all) {
                 r->n_draft = 0;
             n += r->n_draft;
             left -= r->n_draft;
+            spare -= r->n_draft;
         }
         if (!make_room(r, n)) {
             next = s->first; /* the list changed: whoever is behind r has no part yet */
@@ -348,7 +360,7 @@ static gdn_status choose(gdn_engine *e, int32_t n_part, gdn_err *err) {
 static void lose_all(gdn_engine *e, int32_t n_part, const gdn_err *err) {
     for (int32_t i = 0; i < n_part; i++) {
         gdn_request *r = e->sched->runs[i];
-        if (r != NULL && !r->result.done) fail_request(r, GDN_E_DEVICE, err);
+        if (!r->result.done) fail_request(r, GDN_E_DEVICE, err);
     }
 }
 
@@ -388,13 +400,9 @@ static gdn_status draft(gdn_engine *e, int32_t n_part, gdn_err *err) {
 /* What a step of answers alone took, to know what drafts cost. */
 static void learn(gdn_engine *e, int32_t n_part, int32_t n_had, double us) {
     gdn_sched *s = e->sched;
-    int32_t n_made = 0, n_live = 0;
-    for (int32_t i = 0; i < n_part; i++) {
-        if (s->runs[i] == NULL) continue;
-        n_live++;
-        n_made += s->runs[i]->n_draft;
-    }
-    if (n_live == n_part && (n_had > 0) == (n_made > 0))
+    int32_t n_made = 0;
+    for (int32_t i = 0; i < n_part; i++) n_made += s->runs[i]->n_draft;
+    if ((n_had > 0) == (n_made > 0))
         gdn_draft_timed(&s->policy, n_part, (double)(n_had + n_made) / (2.0 * n_part), us);
 }
 
@@ -427,15 +435,28 @@ static gdn_status run(gdn_engine *e, int32_t n_run, int32_t n_all, gdn_err *err)
     return st;
 }
 
+/* Requests that somebody let go of in a callback of this step. */
+static void free_orphans(gdn_sched *s) {
+    while (s->orphan != NULL) {
+        gdn_request *r = s->orphan;
+        s->orphan = r->next_orphan;
+        gdn_request_free(r);
+    }
+}
+
 gdn_status gdn_engine_step(gdn_engine *e, gdn_err *err) {
     gdn_sched *s = e->sched;
     const double begin = gdn_now_us();
+    if (s->stepping) return gdn_fail(err, GDN_E_INVALID, "engine: a step inside of a step");
+    s->stepping = true;
     for (gdn_request *r = s->first, *next; r != NULL; r = next) {
-        next = r->next;
         if (atomic_load(&r->cancel)) {
             gdn_err owed = {0};
             if (r->result.n_new > 0) gdn_reply_end(&r->reply, &owed);
+            next = r->next;
             gdn_request_finish(r, GDN_FINISH_CANCELLED);
+        } else {
+            next = r->next;
         }
     }
     admit(e);
@@ -443,6 +464,8 @@ gdn_status gdn_engine_step(gdn_engine *e, gdn_err *err) {
     const int32_t n_run = plan(e, &n_all);
     const gdn_status st = n_all > 0 ? run(e, n_run, n_all, err) : GDN_OK;
     if (st != GDN_OK) lose_all(e, n_all, err);
+    s->stepping = false;
+    free_orphans(s);
     s->total_us += gdn_now_us() - begin;
     return st;
 }

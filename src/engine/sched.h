@@ -11,6 +11,7 @@
 struct gdn_request {
     gdn_engine  *e;
     gdn_request *next;     /* in order of arrival                                         */
+    gdn_request *next_orphan;
     uint64_t     number;
     gdn_seq     *seq;      /* NULL: waits                                                 */
     int32_t     *tokens;   /* [n_tok] prompt and answer                                   */
@@ -35,6 +36,8 @@ struct gdn_request {
 
 struct gdn_sched {
     gdn_request *first, **last; /* not done, in order of arrival          */
+    gdn_request *orphan;        /* freed in a callback, gone after the step */
+    bool         stepping;
     uint64_t     number;
     gdn_request **runs;         /* [n_seq] the request of each part       */
     int32_t     *accepted;      /* [n_seq]                                */

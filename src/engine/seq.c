@@ -105,10 +105,10 @@ gdn_status gdn_seq_extend(gdn_seq *s, int32_t n, gdn_err *err) {
     gdn_engine *e = s->e;
     const int32_t bs = e->plan.block_size;
     const int64_t end = (int64_t)s->length + n, need = gdn_seq_pages_needed(s, n);
-    if (e->m->n_attn == 0) return GDN_OK;
     if (end > e->opts.n_ctx)
         return gdn_fail(err, GDN_E_FULL, "%lld tokens do not fit a context of %d", (long long)end,
                         e->opts.n_ctx);
+    if (e->m->n_attn == 0) return GDN_OK;
     if (need > gdn_seq_pages_left(e)) gdn_snapshots_make_room(e, need);
     /* Evicting may have made a shared page the sequence's own. */
     const int64_t left = gdn_seq_pages_left(e), now = gdn_seq_pages_needed(s, n);

@@ -37,7 +37,7 @@ gdn_status gdn_snapshots_init(gdn_engine *e, gdn_err *err) {
     if (e->opts.cache_bytes == GDN_CACHE_AUTO) {
         /* Keys and values may use what no sequence needs; the states have pages of their own. */
         all->most_page = e->pages.n_page - 1 - e->opts.n_seq * group;
-        all->most = e->opts.n_seq * GDN_AUTO_SNAPSHOTS;
+        all->most = e->opts.n_seq * e->n_auto;
     } else {
         const uint64_t pages = e->opts.cache_bytes / (page > 0 ? page : 1);
         all->most_page = pages > INT32_MAX / 4 ? INT32_MAX / 4 : (int32_t)pages;

@@ -267,19 +267,16 @@ gdn_status gdn_step_pairs(gdn_engine *e, gdn_seq *const *seq, const int32_t *nex
 static gdn_status keep_hidden(gdn_engine *e, const gdn_part *p, int32_t old, gdn_err *err) {
     const gdn_seq *s = p->seq;
     const int32_t kept = kept_rows(e);
+    const uint64_t row = (uint64_t)e->m->config.d * sizeof(float), base = e->ws.last.at;
     int32_t from = s->length - 1;
     if (e->opts.mtp && s->mtp_length < from) from = s->mtp_length;
     if (from < old) from = old;
     for (int32_t t = from; t < s->length;) {
-        const int32_t to = gdn_hidden_row(s, t);
         int32_t n = s->length - t;
         if (n > kept - t % kept) n = kept - t % kept;
-        for (int32_t k = 0; k < n; k++) stage(e, e->in.copy)[k] = p->row + t - old + k;
-        TRY(send(e, err));
-        const gdn_embed_args a = {.y = gdn_tensor_slice(e->ws.last, 0, to, to + n),
-                                  .ids = gdn_tensor_slice(e->in.copy, 0, 0, n),
-                                  .table = e->ws.last};
-        TRY(gdn_op_embed(e->q, &a, err));
+        TRY(gdn_queue_copy(e->q, e->ws.last.buf, base + (uint64_t)gdn_hidden_row(s, t) * row,
+                           e->ws.last.buf, base + (uint64_t)(p->row + t - old) * row,
+                           (uint64_t)n * row, err));
         t += n;
     }
     return GDN_OK;

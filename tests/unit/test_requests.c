@@ -378,6 +378,130 @@ static void test_same_bits(void **state) {
     }
 }
 
+/* What the MTP head drafts depends on the tokens alone, too. */
+typedef struct {
+    int32_t at[64][GDN_MAX_DRAFT], n[64];
+} drafts;
+
+static void note_drafts(drafts *d, const gdn_request *r) {
+    if (r->result.done || r->result.n_new == 0 || r->n_draft == 0) return;
+    const int32_t i = r->result.n_new;
+    d->n[i] = r->n_draft;
+    memcpy(d->at[i], r->draft, sizeof d->at[i]);
+}
+
+/* How many drafts both have; they agree. */
+static int32_t same_drafts(const drafts *a, const drafts *b, const char *model, int32_t fork) {
+    int32_t seen = 0;
+    for (int32_t n = 0; n < 64; n++) {
+        const int32_t both = a->n[n] < b->n[n] ? a->n[n] : b->n[n];
+        seen += both;
+        for (int32_t k = 0; k < both; k++)
+            if (a->at[n][k] != b->at[n][k])
+                fail_msg("%s: draft %d of fork %d after %d tokens differs", model, k, fork, n);
+    }
+    return seen;
+}
+
+static gdn_request_result run_noting(gdn_engine *e, gdn_request_opts o, bool draft, drafts *d) {
+    gdn_err err;
+    gdn_request *r = NULL;
+    gdn_request_result res;
+    must(gdn_request_submit(e, &o, &r, &err), &err);
+    while (gdn_engine_busy(e)) {
+        if (draft) always_draft(e);
+        else gdn_draft_policy_init(&e->sched->policy);
+        poison(e);
+        must(gdn_engine_step(e, &err), &err);
+        note_drafts(d, r);
+    }
+    gdn_request_get_result(r, &res);
+    gdn_request_free(r);
+    return res;
+}
+
+/* An answer without drafts leaves pairs undone; who goes on from it with drafts finds them. */
+static void test_drafts_of_second_turn(void **state) {
+    (void)state;
+    gdn_engine_opts eo = engine_opts(600, 2);
+    eo.n_draft = 3;
+    bench b = open_bench(MODELS "dense-mtp", eo);
+    gdn_engine *alone = NULL;
+    gdn_err err;
+    eo.cache_bytes = 0;
+    must(gdn_engine_create(b.m, &eo, &alone, &err), &err);
+    for (int32_t n_new = 2; n_new < 40; n_new += 9) {
+        int32_t p[160];
+        drafts want = {.n = {0}}, got = {.n = {0}};
+        add(p, 0, 80, 50 + (uint64_t)n_new);
+        gdn_request_opts o = greedy(p, 80, n_new);
+        run_noting(b.e, o, false, &got);
+        memcpy(p + 80, cold_run(&b.c, p, 80, &o.sampling, NULL, 40), 40 * sizeof *p);
+        add(p, 80 + n_new, 5, 33);
+        o = greedy(p, 80 + n_new + 5, 30);
+        o.sampling.temperature = 1.1f;
+        run_noting(alone, o, true, &want);
+        got = (drafts){.n = {0}};
+        assert_int_equal(run_noting(b.e, o, true, &got).n_cached, 80 + n_new - 1);
+        assert_true(same_drafts(&got, &want, MODELS "dense-mtp", n_new) > 50);
+    }
+    gdn_engine_free(alone);
+    close_bench(&b);
+}
+
+/* Forks of a prompt that ends with a page, whose last pair each of them completes in its own way. */
+static void test_same_drafts(void **state) {
+    (void)state;
+    enum { N = 4 };
+    static const char *const models[] = {MODELS "dense-mtp", MODELS "moe-mtp"};
+    for (int k = 0; k < 2; k++)
+        for (int32_t short_of = 0; short_of < 3; short_of++) {
+            gdn_engine_opts eo = engine_opts(1500, N);
+            eo.n_draft = 3;
+            bench b = open_bench(models[k], eo);
+            const int32_t common = 2 * b.e->plan.block_size - short_of;
+            gdn_engine *alone = NULL;
+            gdn_err err;
+            eo.cache_bytes = 0;
+            must(gdn_engine_create(b.m, &eo, &alone, &err), &err);
+            static int32_t p[N][200];
+            static drafts want[N], got[N];
+            gdn_request *r[N];
+            gdn_request_opts o[N];
+            memset(want, 0, sizeof want);
+            memset(got, 0, sizeof got);
+            for (uint64_t i = 0; i < N; i++) { /* two go on with tokens, two with answers */
+                add(p[i], add(p[i], 0, common, 1), 7, 20 + i);
+                o[i] = greedy(p[i], common + (i < 2 ? 7 : 0), 30);
+                o[i].sampling.temperature = 1.1f;
+                o[i].sampling.seed = i;
+                o[i].save = &common;
+                o[i].n_save = 1;
+                must(gdn_request_submit(alone, &o[i], &r[i], &err), &err);
+                while (gdn_engine_busy(alone)) {
+                    always_draft(alone);
+                    must(gdn_engine_step(alone, &err), &err);
+                    note_drafts(&want[i], r[i]);
+                }
+                gdn_request_free(r[i]);
+            }
+            for (int i = 0; i < N; i++) r[i] = submit(&b, o[i]);
+            while (gdn_engine_busy(b.e)) {
+                always_draft(b.e);
+                must(gdn_engine_step(b.e, &err), &err);
+                for (int i = 0; i < N; i++) note_drafts(&got[i], r[i]);
+            }
+            int32_t seen = 0;
+            for (int i = 0; i < N; i++) {
+                take(&b, r[i], o[i]);
+                seen += same_drafts(&got[i], &want[i], models[k], i);
+            }
+            assert_true(seen > 100);
+            gdn_engine_free(alone);
+            close_bench(&b);
+        }
+}
+
 /* Room for less than all: somebody gives his place up and answers the same in the end. */
 static void test_preemption(void **state) {
     (void)state;
@@ -409,7 +533,10 @@ static void test_preemption(void **state) {
         assert_true(s.preempted > 0);
         int32_t computed = 0;
         for (int k = 0; k < N; k++) computed += take(&b, r[k], o[k]).n_computed;
-        if (cached == 0) assert_true(computed > N * 40); /* read again */
+        if (cached == 0) { /* whole prompts were read again; answers do not count */
+            assert_true(computed > N * 40);
+            assert_int_equal(computed % 40, 0);
+        }
         close_bench(&b);
     }
 }
@@ -613,6 +740,77 @@ static void test_beside_sequences(void **state) {
     close_bench(&b);
 }
 
+/* With a single page left an answer fills it to the end, drafts or not. */
+static void test_last_page(void **state) {
+    (void)state;
+    for (int draft = 0; draft < 5; draft += 2) {
+        gdn_engine_opts eo = engine_opts(96, 3);
+        eo.block_size = 48;
+        eo.n_draft = draft;
+        eo.cache_bytes = 0;
+        bench b = open_bench(MODELS "dense-mtp", eo);
+        int32_t p[96];
+        gdn_err err;
+        gdn_seq *s[2] = {NULL};
+        add(p, 0, 96, 12);
+        for (int i = 0; i < 2; i++) {
+            must(gdn_seq_create(b.e, &s[i], &err), &err);
+            const gdn_work w = {.seq = s[i], .tokens = p, .n = i == 0 ? 96 : 48};
+            must(gdn_engine_eval(b.e, &w, 1, NULL, NULL, NULL, &err), &err);
+        }
+        const gdn_request_opts o = greedy(p, 30, 0);
+        const int32_t *want = cold_run(&b.c, p, 30, &o.sampling, NULL, 40);
+        gdn_request *r = submit(&b, o);
+        while (gdn_engine_busy(b.e)) {
+            must(gdn_engine_step(b.e, &err), &err);
+            check_engine(b.e);
+            if (!r->result.done && draft > 0) give_drafts(r, want, draft);
+        }
+        assert_int_equal(r->result.finish, GDN_FINISH_FULL);
+        assert_int_equal(r->result.n_new, 48 - 30 + 1);
+        assert_memory_equal(gdn_request_tokens(r), want, 19 * sizeof *want);
+        gdn_request_free(r);
+        for (int i = 0; i < 2; i++) gdn_seq_free(s[i]);
+        close_bench(&b);
+    }
+}
+
+/* A reader who asks the next question at once, and calls off another one. */
+typedef struct {
+    bench *b;
+    gdn_request *more, *other;
+    gdn_request_opts o;
+} eager;
+
+static bool ask_more(void *arg, int32_t id, const char *text, size_t n) {
+    eager *a = arg;
+    (void)id, (void)text, (void)n;
+    if (a->more == NULL) a->more = submit(a->b, a->o);
+    gdn_request_cancel(a->other);
+    return true;
+}
+
+static void test_submit_from_callback(void **state) {
+    (void)state;
+    gdn_engine_opts eo = engine_opts(400, 2);
+    eo.n_draft = 1;
+    bench b = open_bench(MODELS "dense-mtp", eo);
+    int32_t p[90];
+    add(p, 0, 90, 3);
+    eager a = {.b = &b, .o = greedy(p, 90, 5)};
+    gdn_request_opts o = greedy(p, 60, 6);
+    o.on_token = ask_more;
+    o.arg = &a;
+    a.other = submit(&b, greedy(p + 20, 50, 200));
+    gdn_request *r = submit(&b, o);
+    run_all(&b);
+    assert_int_equal(a.other->result.finish, GDN_FINISH_CANCELLED);
+    gdn_request_free(a.other);
+    take(&b, r, o);
+    take(&b, a.more, a.o);
+    close_bench(&b);
+}
+
 static void test_refused(void **state) {
     (void)state;
     bench b = open_bench(MODELS "dense-mtp", engine_opts(100, 2));
@@ -754,10 +952,14 @@ int main(void) {
         cmocka_unit_test(test_second_turn),       cmocka_unit_test(test_edited_message),
         cmocka_unit_test(test_shared_system_prompt), cmocka_unit_test(test_fork),
         cmocka_unit_test(test_budget),            cmocka_unit_test(test_many_conversations),
-        cmocka_unit_test(test_same_bits),         cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_same_bits),         cmocka_unit_test(test_same_drafts),
+        cmocka_unit_test(test_drafts_of_second_turn),
+        cmocka_unit_test(test_preemption),
         cmocka_unit_test(test_ends_among_drafts), cmocka_unit_test(test_cancel_gives_back),
         cmocka_unit_test(test_own_failure),       cmocka_unit_test(test_full),
-        cmocka_unit_test(test_beside_sequences),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_beside_sequences),  cmocka_unit_test(test_last_page),
+         cmocka_unit_test(test_submit_from_callback),
+         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_long_answer),       cmocka_unit_test(test_stop_string_among_drafts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
