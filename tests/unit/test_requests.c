@@ -811,6 +811,64 @@ static void test_submit_from_callback(void **state) {
     close_bench(&b);
 }
 
+/* One who lets go of others, and of himself, in the middle of a step. */
+typedef struct {
+    gdn_request **all;
+    int n;
+} fickle;
+
+static bool drop_all(void *arg, int32_t id, const char *text, size_t n) {
+    fickle *a = arg;
+    (void)id, (void)text, (void)n;
+    while (a->n > 0) gdn_request_free(a->all[--a->n]);
+    return true;
+}
+
+static void test_free_from_callback(void **state) {
+    (void)state;
+    gdn_engine_opts eo = engine_opts(800, 4);
+    eo.n_draft = 2;
+    bench b = open_bench(MODELS "dense-mtp", eo);
+    int32_t p[120];
+    gdn_request *r[5];
+    fickle a = {.all = r, .n = 4};
+    add(p, 0, 120, 8);
+    for (int i = 0; i < 4; i++) { /* the second answers first and frees all four */
+        gdn_request_opts o = greedy(p + i, 60, 20);
+        if (i == 1) o.on_token = drop_all, o.arg = &a;
+        r[i] = submit(&b, o);
+    }
+    const gdn_request_opts last = greedy(p, 100, 7); /* waits for a place */
+    r[4] = submit(&b, last);
+    run_all(&b);
+    assert_int_equal(a.n, 0);
+    take(&b, r[4], last);
+    close_bench(&b);
+}
+
+/* Drafts of three answers leave rows for one who reads. */
+static void test_reader_beside_drafts(void **state) {
+    (void)state;
+    gdn_engine_opts eo = engine_opts(1600, 4);
+    eo.n_draft = 3;
+    eo.n_row = 12;
+    bench b = open_bench(MODELS "dense-mtp", eo);
+    always_draft(b.e);
+    int32_t p[300];
+    add(p, 0, 300, 9);
+    gdn_request *r[4];
+    for (int i = 0; i < 3; i++) r[i] = submit(&b, greedy(p + i, 20, 200));
+    gdn_err err;
+    for (int i = 0; i < 20; i++) must(gdn_engine_step(b.e, &err), &err);
+    const gdn_request_opts o = greedy(p, 300, 2);
+    r[3] = submit(&b, o);
+    for (int i = 0; i < 60; i++) must(gdn_engine_step(b.e, &err), &err);
+    assert_true(r[3]->result.done); /* nine rows of twelve are left for it */
+    take(&b, r[3], o);
+    for (int i = 0; i < 3; i++) gdn_request_free(r[i]);
+    close_bench(&b);
+}
+
 static void test_refused(void **state) {
     (void)state;
     bench b = open_bench(MODELS "dense-mtp", engine_opts(100, 2));
@@ -958,8 +1016,10 @@ int main(void) {
         cmocka_unit_test(test_ends_among_drafts), cmocka_unit_test(test_cancel_gives_back),
         cmocka_unit_test(test_own_failure),       cmocka_unit_test(test_full),
         cmocka_unit_test(test_beside_sequences),  cmocka_unit_test(test_last_page),
-         cmocka_unit_test(test_submit_from_callback),
-         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_submit_from_callback),
+        cmocka_unit_test(test_free_from_callback),
+        cmocka_unit_test(test_reader_beside_drafts),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_long_answer),       cmocka_unit_test(test_stop_string_among_drafts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
