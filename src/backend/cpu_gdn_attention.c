@@ -47,6 +47,13 @@ static cpu_gdn_task task_at(const cpu_gdn_job *j, int64_t i, int64_t *member, co
                           .qk = part == 0 || j->core != NULL};
 }
 
+static bool in_row(const cpu_gdn_task *k) {
+    const int32_t *map = k->m->map;
+    for (int64_t i = 1; map != NULL && i < k->n; i++)
+        if (map[k->from + i] != map[k->from] + i) return false;
+    return true;
+}
+
 static void run_task(cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     if (k->m->none) {
@@ -55,6 +62,7 @@ static void run_task(cpu_gdn_task *k) {
     }
     for (; k->from < k->m->n; k->from += k->n) {
         k->n = k->m->n - k->from < GDN_TILE ? k->m->n - k->from : GDN_TILE;
+        k->in_row = in_row(k);
         if (j->qkvz != NULL) {
             cpu_gdn_rows_in(k);
             cpu_gdn_convolve(k);
@@ -64,7 +72,7 @@ static void run_task(cpu_gdn_task *k) {
         if (j->core != NULL) {
             cpu_gdn_gates_in(k);
             cpu_gdn_delta(k);
-            cpu_gdn_core_out(k);
+            if (!cpu_gdn_writes_rows(k)) cpu_gdn_core_out(k);
         } else {
             cpu_gdn_between_out(k);
         }

@@ -51,24 +51,30 @@ void cpu_gdn_convolve(const cpu_gdn_task *k) {
         if (k->from == 0) history(k, s);
         gdn_conv_args a = {.y = k->t->y + s->x,
                            .x = k->t->x + s->x,
+                           .x_stride = j->ld,
                            .state = k->t->hist + s->x,
                            .w = j->w + s->channel,
                            .bias = j->bias != NULL ? j->bias + s->channel : NULL,
                            .y_stride = j->ld,
-                           .x_stride = j->ld,
                            .state_stride = j->ld,
                            .n_tok = (int32_t)k->n,
                            .C = (int32_t)j->C,
                            .c0 = 0,
                            .c1 = (int32_t)s->n,
                            .W = (int32_t)j->W,
+                           .y_bf16 = j->act == GDN_BF16, /* as between the stages */
                            .has_state = true};
+        if (cpu_gdn_reads_rows(k)) {
+            const int64_t bytes = gdn_type_bytes(j->act);
+            void *x = cpu_at(j->qkvz, cpu_gdn_row(k->m, k->from)) + s->src * bytes;
+            if (j->act == GDN_BF16) a.x_bf16 = x;
+            else a.x = x;
+            a.x_stride = j->qkvz->stride[0] / bytes;
+        }
         j->d->kern.conv(&a);
     }
-    /* Between the stages values have the activations' type. */
-    if (j->act == GDN_F32 || j->core == NULL) return;
-    gdn_round_fn *const rounded =
-        j->d->kern.round[j->act == GDN_BF16 ? GDN_HALF_BF16 : GDN_HALF_F16];
+    if (j->act != GDN_F16 || j->core == NULL) return;
+    gdn_round_fn *const rounded = j->d->kern.round[GDN_HALF_F16];
     for (int64_t i = 0; i < k->n; i++)
         rounded(k->t->y + i * j->ld + span[0].x, span[n_span - 1].x + span[n_span - 1].n - span[0].x);
 }

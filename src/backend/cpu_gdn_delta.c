@@ -20,7 +20,7 @@ static void gates(const cpu_gdn_task *k, int64_t n_head, int64_t h0) {
                              .k = k->t->y + j->dk,
                              .qk_stride = j->ld,
                              .n_tok = (int32_t)k->n,
-                             .hk = 1,
+                             .hk = in_chunks(k) ? 0 : 1, /* chunks take them as they are */
                              .dk = (int32_t)j->dk};
     j->d->kern.delta_prep(&p);
     for (int64_t h = 0; h < n_head; h++) {
@@ -53,14 +53,21 @@ static void *state_rows(const cpu_gdn_task *k, int64_t slot, int64_t c) {
 static gdn_delta_args kernel_args(const cpu_gdn_task *k, int64_t c, int64_t n, float *S) {
     const cpu_gdn_job *j = k->j;
     const int64_t h = c / j->dv - k->c0 / j->dv;
+    float *o = k->t->x + (c - k->c0);
+    int64_t o_stride = j->max_c;
+    if (cpu_gdn_writes_rows(k)) {
+        char *row = cpu_at(j->core, cpu_gdn_row(k->m, k->from));
+        o = (float *)(void *)(row + (k->g * j->r + c / j->dv) * j->core->stride[1]) + c % j->dv;
+        o_stride = j->core->stride[0] / (int64_t)sizeof *o;
+    }
     return (gdn_delta_args){.S = S,
-                            .o = k->t->x + (c - k->c0),
+                            .o = o,
                             .q = k->t->y,
                             .k = k->t->y + j->dk,
                             .v = k->t->y + 2 * j->dk + (c - k->c0),
                             .alpha = k->t->a + h * GDN_TILE,
                             .beta = k->t->b + h * GDN_TILE,
-                            .o_stride = j->max_c,
+                            .o_stride = o_stride,
                             .q_stride = j->ld,
                             .k_stride = j->ld,
                             .v_stride = j->ld,
@@ -119,8 +126,8 @@ static void recurrent(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
     }
 }
 
-/* The same in chunks; tiles end where chunks do. */
-static void chunked(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
+/* n tokens from i on of the tile, which are a chunk; same: another head has just had them. */
+static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n, bool same) {
     gdn_delta_chunk_args c = {.S = a.S,
                               .work = k->t->chunk,
                               .o_stride = a.o_stride,
@@ -132,35 +139,46 @@ static void chunked(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
                               .dv = a.dv,
                               .v0 = a.v0,
                               .v1 = a.v1,
-                              .bf16 = k->j->act == GDN_BF16};
-    for (int32_t i = 0; i < a.n_tok; i += c.n_tok) {
-        c.n_tok = a.n_tok - i < GDN_DELTA_CHUNK ? a.n_tok - i : GDN_DELTA_CHUNK;
-        c.o = a.o + i * a.o_stride;
-        c.q = a.q + i * a.q_stride;
-        c.k = a.k + i * a.k_stride;
-        c.v = a.v + i * a.v_stride;
-        c.g = a.alpha + i;
-        c.beta = a.beta + i;
-        k->j->d->kern.delta_chunk(&c);
-        if (f->n > 0) fetch_some(f);
-    }
+                              .bf16 = k->j->act == GDN_BF16,
+                              .raw = true,
+                              .same = same};
+    c.n_tok = (int32_t)n;
+    c.o = a.o + i * a.o_stride;
+    c.q = a.q + i * a.q_stride;
+    c.k = a.k + i * a.k_stride;
+    c.v = a.v + i * a.v_stride;
+    c.g = a.alpha + i;
+    c.beta = a.beta + i;
+    k->j->d->kern.delta_chunk(&c);
 }
 
-/* n value channels of one head from c on.  The state is the pool itself when that is f32, else
- * f32 scratch: of a block when the sequence ends with these tokens, of the part when not. */
-static void plain(const cpu_gdn_task *k, int64_t c, int64_t n, ahead *f) {
+/* The state's rows from value channel c on while they are worked on: the pool itself when that is
+ * f32, else f32 scratch: of a block when these tokens are all of the sequence and each block has
+ * them in one go, of the part when not. */
+static float *state_at(const cpu_gdn_task *k, int64_t c) {
+    if (k->j->ssm_state->type == GDN_F32) return state_rows(k, k->m->slot, c);
+    const bool all = k->from == 0 && k->n == k->m->n;
+    return all && !in_chunks(k) ? k->t->S : k->t->S + (c - k->c0) * k->j->dk;
+}
+static float *state_in(const cpu_gdn_task *k, int64_t c, int64_t n) {
     const cpu_gdn_job *j = k->j;
     const gdn_type t = j->ssm_state->type;
-    const bool first = k->from == 0, last = k->from + k->n == k->m->n;
-    void *pool = state_rows(k, k->m->slot, c);
-    float *S = t == GDN_F32    ? pool
-               : first && last ? k->t->S
-                               : k->t->S + (c - k->c0) * j->dk;
-    if (first && k->m->fresh) memset(S, 0, (size_t)(n * j->dk) * sizeof *S);
-    else if (first && t != GDN_F32) cpu_gdn_load(j, S, pool, n * j->dk, t);
-    if (in_chunks(k)) chunked(k, kernel_args(k, c, n, S), f);
-    else recurrent(k, kernel_args(k, c, n, S), f);
-    if (t != GDN_F32 && last) cpu_gdn_store(j, pool, S, n * j->dk, t);
+    float *S = state_at(k, c);
+    if (k->from > 0) return S;
+    if (k->m->fresh) memset(S, 0, (size_t)(n * j->dk) * sizeof *S);
+    else if (t != GDN_F32) cpu_gdn_load(j, S, state_rows(k, k->m->slot, c), n * j->dk, t);
+    return S;
+}
+static void state_out(const cpu_gdn_task *k, int64_t c, int64_t n, const float *S) {
+    const gdn_type t = k->j->ssm_state->type;
+    if (t != GDN_F32 && k->from + k->n == k->m->n)
+        cpu_gdn_store(k->j, state_rows(k, k->m->slot, c), S, n * k->j->dk, t);
+}
+
+static void plain(const cpu_gdn_task *k, int64_t c, int64_t n, ahead *f) {
+    float *S = state_in(k, c, n);
+    recurrent(k, kernel_args(k, c, n, S), f);
+    state_out(k, c, n, S);
 }
 
 /* A speculative sequence: the state after every token goes to that token's column. */
@@ -192,18 +210,38 @@ static int64_t within_head(const cpu_gdn_task *k, int64_t c, int64_t most) {
     return n < most ? n : most;
 }
 
+/* All heads of the part take a chunk in turn, because what depends on its keys and queries serves
+ * them all; tiles end where chunks do. */
+static void chunked(const cpu_gdn_task *k, ahead *f) {
+    const int64_t dv = k->j->dv;
+    for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, dv))
+        f->steps += (k->n + GDN_DELTA_CHUNK - 1) / GDN_DELTA_CHUNK;
+    for (int64_t i = 0, n_tok; i < k->n; i += n_tok) {
+        n_tok = k->n - i < GDN_DELTA_CHUNK ? k->n - i : GDN_DELTA_CHUNK;
+        for (int64_t c = k->c0, n; c < k->c1; c += n) {
+            n = within_head(k, c, dv);
+            float *S = i == 0 ? state_in(k, c, n) : state_at(k, c);
+            chunk(k, kernel_args(k, c, n, S), i, n_tok, c > k->c0);
+            if (i + n_tok == k->n) state_out(k, c, n, S);
+            if (f->n > 0) fetch_some(f);
+        }
+    }
+}
+
 void cpu_gdn_delta(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const int64_t h0 = k->c0 / j->dv;
     gates(k, (k->c1 - 1) / j->dv - h0 + 1, k->g * j->r + h0);
     ahead f = what_follows(k);
-    /* A block of the state stays in the first cache while it is copied or tokens are fetched; a
-     * chunk pays for its products between tokens once a call. */
+    if (in_chunks(k)) {
+        chunked(k, &f);
+        return;
+    }
+    /* A block of the state stays in the first cache while it is copied or tokens are fetched. */
     const bool cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL || f.n > 0;
-    const int64_t most = cut && !in_chunks(k) ? GDN_BLOCK : j->dv;
-    const int64_t step = in_chunks(k) ? GDN_DELTA_CHUNK : STEP;
+    const int64_t most = cut ? GDN_BLOCK : j->dv;
     for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, most))
-        f.steps += (k->n + step - 1) / step;
+        f.steps += (k->n + STEP - 1) / STEP;
     for (int64_t c = k->c0, n; c < k->c1; c += n) {
         n = within_head(k, c, most);
         if (k->m->column != NULL) drafts(k, c, n);

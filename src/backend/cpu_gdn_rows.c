@@ -118,7 +118,7 @@ void cpu_gdn_rows_in(const cpu_gdn_task *k) {
     const gdn_type t = j->act;
     const int64_t bytes = gdn_type_bytes(t), z = z_at(k);
     cpu_gdn_span span[3];
-    const int n_span = cpu_gdn_spans(k, span);
+    const int n_span = cpu_gdn_reads_rows(k) ? 0 : cpu_gdn_spans(k, span);
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t row = cpu_gdn_row(k->m, k->from + i);
         fetch_first(k, i);

@@ -75,6 +75,8 @@ typedef struct cpu_gdn_task {
     int64_t c0, c1;   /* of the r dv value channels that read it                           */
     int64_t from, n;  /* tokens of the sequence                                            */
     bool    qk;       /* with query and key                                                */
+    bool    in_row;   /* these tokens' rows follow each other: f32 and bf16 rows are read where
+                       * they lie, and f32 rows written                                    */
     bool    fetched;  /* the task before has asked for the first tile                      */
     const struct cpu_gdn_task *next; /* of this thread, or NULL                            */
 } cpu_gdn_task;
@@ -91,12 +93,19 @@ static inline int64_t cpu_gdn_row(const cpu_gdn_member *m, int64_t i) {
 
 /* q, k and v of a task, or v alone; returns how many. */
 int cpu_gdn_spans(const cpu_gdn_task *k, cpu_gdn_span *out);
+/* The convolution reads qkvz itself; the delta rule writes core itself. */
+static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
+    return k->in_row && k->j->act != GDN_F16;
+}
+static inline bool cpu_gdn_writes_rows(const cpu_gdn_task *k) {
+    return k->in_row && k->j->act == GDN_F32;
+}
 /* Elements of any type to f32 and back. */
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t);
 void cpu_gdn_store(const cpu_gdn_job *j, void *to, const float *from, int64_t n, gdn_type t);
 
 /* Tokens of a task: rows in, rows between the stages, rows out. */
-void cpu_gdn_rows_in(const cpu_gdn_task *k);     /* qkvz to x, z to its place              */
+void cpu_gdn_rows_in(const cpu_gdn_task *k);     /* qkvz to x if need be, z to its place   */
 void cpu_gdn_between_out(const cpu_gdn_task *k); /* y to q, k, v; b and a                  */
 void cpu_gdn_between_in(const cpu_gdn_task *k);  /* q, k, v to y                           */
 void cpu_gdn_gates_in(const cpu_gdn_task *k);    /* b and a to the tile                    */

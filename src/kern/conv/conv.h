@@ -15,12 +15,14 @@
 typedef struct {
     float       *y;      /* [n_tok] x y_stride, row of C    out                           */
     const float *x;      /* [n_tok] x x_stride, row of C    not overlapping y             */
+    const uint16_t *x_bf16; /* the same in bf16 in place of x, or NULL                    */
     void        *state;  /* [W-1] x state_stride, row of C  in/out, f32 or bf16           */
     const float *w;      /* [W][C]     tap W-1 multiplies the newest input                */
     const float *bias;   /* [C] or NULL                                                   */
     int64_t y_stride, x_stride, state_stride;
     int32_t n_tok, C, c0, c1, W; /* n_tok >= 1, 2 <= W <= 8                               */
     bool    state_bf16;
+    bool    y_bf16;      /* y is rounded to bf16, and stays f32 in memory                 */
     bool    has_state;   /* false: the state counts as zeros and is not read              */
 } gdn_conv_args;
 typedef void gdn_conv_fn(const gdn_conv_args *a);

@@ -8,7 +8,8 @@
 /* Input of channel c at time t; negative times lie in the state, -1 is its newest row. */
 static float input(const gdn_conv_args *a, int64_t t, int64_t c) {
     if (t >= 0) {
-        const float x = a->x[t * a->x_stride + c];
+        const int64_t at = t * a->x_stride + c;
+        const float x = a->x_bf16 != NULL ? gdn_bf16_to_f32(a->x_bf16[at]) : a->x[at];
         return a->state_bf16 ? gdn_bf16_to_f32(gdn_f32_to_bf16(x)) : x;
     }
     if (!a->has_state) return 0;
@@ -24,7 +25,9 @@ void gdn_conv_ref(const gdn_conv_args *a) {
             for (int j = 0; j < a->W; j++)
                 s += (double)a->w[(int64_t)j * a->C + c] *
                      (double)input(a, t - a->W + 1 + j, c);
-            a->y[t * a->y_stride + c] = (float)(s / (1 + exp(-s)));
+            const float y = (float)(s / (1 + exp(-s)));
+            a->y[t * a->y_stride + c] =
+                a->y_bf16 ? gdn_bf16_to_f32(gdn_f32_to_bf16(y)) : y;
         }
         /* Oldest first: row j is read before a later row overwrites what it holds. */
         for (int64_t j = 0; j < a->W - 1; j++) {

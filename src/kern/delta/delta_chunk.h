@@ -10,7 +10,9 @@
  *
  * exp is taken of differences with i >= j only, which are never positive; a short chunk's last
  * is its last token.  With bf16, k, q and S0 are rounded to it for their products with each other;
- * the gates, T, U and the state's update stay f32.  A variant may keep f32 there as well.
+ * the gates, T, U and the state's update stay f32.  With raw as well, k and q are numbers that
+ * bf16 has, so that rounding them loses nothing, and the update takes k and the decayed U in bf16,
+ * that of the last tokens in two parts.  A variant may keep f32 in all of these.
  *
  * Rows of S are independent: a row's result depends on nothing but that row and the tokens, not
  * on v0 and v1.  It does depend on where a call begins, because chunks are counted from there. */
@@ -27,7 +29,7 @@ typedef struct {
     float       *S;     /* [dv][dk]              in/out: state, dk innermost            */
     float       *o;     /* [n_tok] x o_stride, row of dv                out             */
     const float *q;     /* [n_tok] x q_stride, row of dk    normalised, times dk^-0.5   */
-    const float *k;     /* [n_tok] x k_stride, row of dk    normalised                  */
+    const float *k;     /* [n_tok] x k_stride, row of dk    normalised; raw: neither is */
     const float *v;     /* [n_tok] x v_stride, row of dv                                */
     const float *g;     /* [n_tok] x gate_stride   log decay, <= 0, may be -inf or -1e4 */
     const float *beta;  /* [n_tok] x gate_stride   write strength, 0..1                 */
@@ -37,6 +39,9 @@ typedef struct {
     int32_t dk, dv;     /* dk: a multiple of 8 up to 256; dv: any                       */
     int32_t v0, v1;
     bool    bf16;
+    bool    raw;        /* q and k are still to be normalised, as gdn_delta_prep_args say */
+    bool    same;       /* the last call with this work had these q and k, dk, bf16 and raw:
+                         * what depends on them alone is taken from there; n_tok <= CHUNK */
 } gdn_delta_chunk_args;
 typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
 

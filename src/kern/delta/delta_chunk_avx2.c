@@ -1,6 +1,7 @@
 /* delta_chunk_avx2.c - chunked delta rule, eight tokens a vector. */
 #include "delta_chunk.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 

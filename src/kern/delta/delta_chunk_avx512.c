@@ -1,6 +1,7 @@
 /* delta_chunk_avx512.c - chunked delta rule, sixteen tokens a vector. */
 #include "delta_chunk.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 

@@ -1,6 +1,7 @@
 /* delta_chunk_avx512bf16.c - chunked delta rule whose products take pairs of bf16. */
 #include "delta_chunk.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -23,6 +24,29 @@ INLINE void pack_row(float *to, const float *x, int n) {
         vf_store(to + i / 2, words(vf_load(x + i), vf_load_n(x + i + 16, n - i - 16)));
     else if (i < n)
         vf_store(to + i / 2, words(vf_load_n(x + i, n - i), vf_zero()));
+}
+
+INLINE void pack_pair(float *to, const float *a, const float *b, int n) {
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    for (int i = 0; i < n; i += VF_N) {
+        const int left = n - i < VF_N ? n - i : VF_N;
+        const __m512i x = _mm512_castps_si512(vf_get(a + i, left));
+        const __m512i y = _mm512_castps_si512(vf_get(b + i, left));
+        const __m512i pair = _mm512_or_si512(_mm512_srli_epi32(x, 16), _mm512_and_si512(y, high));
+        vf_store(to + i, _mm512_castsi512_ps(pair));
+    }
+}
+
+/* GDN_DELTA_CHUNK numbers, in place: their words, then the words of what these leave. */
+INLINE void pack_parts(float *x) {
+    const vf a = vf_load(x), b = vf_load(x + 16), hi = words(a, b);
+    const __m512i w = _mm512_castps_si512(hi);
+    const vf a_hi = _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(w)), 16));
+    const vf b_hi = _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(w, 1)), 16));
+    vf_store(x, hi);
+    vf_store(x + 16, words(vf_sub(a, a_hi), vf_sub(b, b_hi)));
 }
 
 #include "delta_chunk_turn_avx512.h"

@@ -3,7 +3,9 @@
  *
  *     PAIR           numbers in a word of four bytes: 1 f32, or 2 bf16
  *     word_fma       c + a b, a one word for all lanes: PAIR products a lane
- *     pack_row       n f32 to words, neighbours together
+ *     pack_row       n f32 to words, neighbours together; may be in place
+ *     pack_pair      two rows of n f32 that bf16 has, to words of one number of each
+ *     pack_parts     CHUNK f32 in place: their words, then the words of what these leave
  *     vf_transpose   VF_N vectors in place
  *
  * and MM_ROWS, the rows of a tile of four vectors.
@@ -16,10 +18,13 @@
  *     M = S0 [K^T Q^T]    R = beta (V^T - exp(G) M_K)    U^T = R T^T
  *     O^T = exp(G) M_Q + U^T P    S = exp(G_last) S + (U^T exp(G_last - G)) K
  *
- * Words serve K K^T, Q K^T and M only.  The others, two fifths of the work, stay f32 always: an
- * update from bf16 leaves the state off by 2.4e-3 (4e-3 with a key repeated), and then rows of T
- * hold 1 and -1, so that U is what is left of numbers much larger.  |T_ij| <= 1, because it is a
- * product of contractions: the explicit inverse is safe. */
+ * Words serve K K^T, Q K^T, M and, where k is exact, the state's update; keys and queries that
+ * are still to be normalised go through all of them as they are, and their norms into the gates.
+ * The update's bf16 would leave the state off by up to 2.7e-3, so the words of its last tokens,
+ * which decay least, are there twice: rounded, and what that left.  From rounded keys (2.4e-3, 4e-3
+ * with a key repeated) the update stays f32, as do T and P always: rows of T hold 1 and -1, so
+ * that U is what is left of numbers much larger.  |T_ij| <= 1, because it is a product of
+ * contractions: the explicit inverse is safe. */
 #include "delta_chunk_work.h"
 
 /* Tiles must lie in registers, so their loops must go.  Not under a sanitizer, whose tests make
@@ -37,7 +42,10 @@
 /* The parts of a chunk are functions of their own: inlined, each tile would be there twice. */
 #define PART static __attribute__((noinline))
 
-enum { CN = CHUNK / VF_N };
+enum {
+    CN = CHUNK / VF_N,
+    LAST = 4, /* pairs of a chunk's last tokens whose part in the state is exact to 16 bits */
+};
 
 /* c += a b for `rows` rows of a and `cols` vectors of b, n words deep. */
 #define PRODUCT(name, fma)                                                                       \
@@ -83,14 +91,30 @@ PART void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words,
 
 /* ---- what depends on the tokens alone ---- */
 
-/* n of CHUNK rows, as words or as they are; rows from n on are zero. */
-PART void pack_rows(float *to, int64_t row_words, const float *x, int64_t stride, int n, int dk) {
-    for (int i = 0; i < n; i++) pack_row(to + i * row_words, x + i * stride, dk);
-    if (n < CHUNK) memset(to + n * row_words, 0, (size_t)((CHUNK - n) * row_words) * sizeof *to);
-}
-INLINE void copy_rows(float *to, int64_t row, const float *x, int64_t stride, int n, int dk) {
-    for (int i = 0; i < n; i++) memcpy(to + i * row, x + i * stride, (size_t)dk * sizeof *to);
-    if (n < CHUNK) memset(to + n * row, 0, (size_t)((CHUNK - n) * row) * sizeof *to);
+/* n of CHUNK rows as words, and as they are when f32 is not NULL; rows from n on are zero.  With
+ * root, scale becomes what takes a row to the norm root; a row whose squares overflow is made
+ * small first, which leaves its bits. */
+PART void put_rows(const chunk_work *w, float *to, float *f32, const float *x, int64_t stride,
+                   int n, int dk, float root, float *scale) {
+    for (int i = 0; i < CHUNK; i++) scale[i] = i < n;
+    for (int i = 0; i < n; i++, x += stride) {
+        float small[GDN_DELTA_CHUNK_DK];
+        const float *row = x;
+        if (root != 0) {
+            float squares = vf_sum_squares(x, dk) + 1e-6f;
+            if (!(squares < 1e30f)) {
+                for (int s = 0; s < dk; s++) small[s] = x[s] * 0x1p-80f;
+                row = small;
+                squares = vf_sum_squares(row, dk);
+            }
+            scale[i] = root / sqrtf(squares);
+        }
+        pack_row(to + i * w->row_words, row, dk);
+        if (f32 != NULL) memcpy(f32 + i * w->row32, row, (size_t)dk * sizeof *to);
+    }
+    memset(to + n * w->row_words, 0, (size_t)((CHUNK - n) * w->row_words) * sizeof *to);
+    if (f32 != NULL)
+        memset(f32 + n * w->row32, 0, (size_t)((CHUNK - n) * w->row32) * sizeof *to);
 }
 
 /* Half of w->tokens: the transpose of CHUNK rows. */
@@ -134,8 +158,12 @@ PART void gates(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, 
     const vf hi = vf_set1(w->hi[CHUNK - 1]), lo = vf_set1(w->lo[CHUNK - 1]);
     for (int i = 0; i < CHUNK; i += VF_N) {
         const vf h = vf_load(w->hi + i), l = vf_load(w->lo + i);
-        vf_store(w->from_start + i, vf_exp(h));
-        vf_store(w->to_end + i, vf_exp(vf_add(vf_sub(hi, h), vf_sub(lo, l))));
+        const vf start = vf_exp(h), end = vf_exp(vf_add(vf_sub(hi, h), vf_sub(lo, l)));
+        const vf k = vf_load(w->key_scale + i);
+        vf_store(w->from_start + i, start);
+        vf_store(w->key_start + i, vf_mul(start, k));
+        vf_store(w->query_start + i, vf_mul(start, vf_load(w->query_scale + i)));
+        vf_store(w->key_end + i, vf_mul(end, k));
     }
 }
 
@@ -148,11 +176,14 @@ INLINE vf decayed(const chunk_work *w, int j, int i, vf *A) {
     const vf self = vf_set1((float)j), later = vf_set1((float)(j + 1));
     const vf hi = vf_sub(vf_load(w->hi + i), vf_set1(w->hi[j]));
     const vf lo = vf_sub(vf_load(w->lo + i), vf_set1(w->lo[j]));
-    const vf e = vf_exp(vf_select_lt(at, self, zero, vf_add(hi, lo)));
+    const vf e = vf_mul(vf_exp(vf_select_lt(at, self, zero, vf_add(hi, lo))),
+                        vf_set1(w->key_scale[j]));
     const float *s = w->scores + j * 2 * CHUNK + 2 * i;
-    const vf k = vf_mul(vf_mul(e, vf_load(w->beta + i)), vf_load(s));
+    const vf beta = vf_mul(vf_load(w->beta + i), vf_load(w->key_scale + i));
+    const vf k = vf_mul(vf_mul(e, beta), vf_load(s));
+    const vf q = vf_mul(vf_mul(e, vf_load(w->query_scale + i)), vf_load(s + VF_N));
     *A = vf_select_lt(at, later, zero, k);
-    return vf_select_lt(at, self, zero, vf_mul(e, vf_load(s + VF_N)));
+    return vf_select_lt(at, self, zero, q);
 }
 PART void decay(const chunk_work *w) {
     for (int j = 0; j < CHUNK; j += 2)
@@ -195,14 +226,26 @@ PART void invert(const chunk_work *w) {
     }
 }
 
-INLINE void chunk_tokens(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
-                         int dk) {
-    pack_rows(w->keys, w->row_words, a->k + t0 * a->k_stride, a->k_stride, n, dk);
-    pack_rows(w->query, w->row_words, a->q + t0 * a->q_stride, a->q_stride, n, dk);
+/* What depends on keys and queries alone. */
+INLINE void chunk_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                       int dk) {
+    const float one = a->raw ? 1.0f : 0, root = a->raw ? 1 / sqrtf((float)dk) : 0;
+    put_rows(w, w->keys, PAIR == 2 ? w->keys32 : NULL, a->k + t0 * a->k_stride, a->k_stride, n, dk,
+             one, w->key_scale);
+    put_rows(w, w->query, NULL, a->q + t0 * a->q_stride, a->q_stride, n, dk, root,
+             w->query_scale);
     put_tokens(w, w->keys, w->tokens);
     put_tokens(w, w->query, w->tokens + VF_N);
-    if (PAIR == 2) copy_rows(w->keys32, w->row32, a->k + t0 * a->k_stride, a->k_stride, n, dk);
+    if (PAIR == 2 && a->raw)
+        for (int i = 0; i < CHUNK; i += 2)
+            pack_pair(w->pairs + i / 2 * w->row32, w->keys32 + i * w->row32,
+                      w->keys32 + (i + 1) * w->row32, dk);
     scores(w);
+}
+
+INLINE void chunk_tokens(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
+                         int dk) {
+    if (!a->same) chunk_rows(a, w, t0, n, dk);
     gates(a, w, t0, n);
     decay(w);
     invert(w);
@@ -262,7 +305,7 @@ INLINE void corrections(const chunk_work *w, int r0, int rows) {
     vf c[TRI_ROWS][CN];
     UNROLL
     for (int j = 0; j < CN; j++) {
-        const vf e = vf_load(w->from_start + j * VF_N), beta = vf_load(w->beta + j * VF_N);
+        const vf e = vf_load(w->key_start + j * VF_N), beta = vf_load(w->beta + j * VF_N);
         UNROLL
         for (int r = 0; r < rows; r++) {
             const vf m = vf_mul(e, vf_load(M + (r * CN + j) * 2 * VF_N));
@@ -278,12 +321,12 @@ INLINE void corrections(const chunk_work *w, int r0, int rows) {
         for (int j = 0; j < CN; j++) {
             vf_store(U + r * CHUNK + j * VF_N, c[r][j]);
             vf_store(W + r * CHUNK + j * VF_N,
-                     vf_mul(c[r][j], vf_load(w->to_end + j * VF_N)));
+                     vf_mul(c[r][j], vf_load(w->key_end + j * VF_N)));
         }
     }
     UNROLL
     for (int j = 0; j < CN; j++) {
-        const vf e = vf_load(w->from_start + j * VF_N);
+        const vf e = vf_load(w->query_start + j * VF_N);
         UNROLL
         for (int r = 0; r < rows; r++)
             c[r][j] = vf_mul(e, vf_load(M + ((r * CN + j) * 2 + 1) * VF_N));
@@ -303,7 +346,7 @@ PART void all_corrections(const chunk_work *w, int rows) {
 
 /* n columns of S from i on, cols vectors of them. */
 INLINE void update_tile(const chunk_work *w, float *S, const float *W, int dk, int i, int rows,
-                        int cols, int n) {
+                        int cols, int n, bool pairs) {
     const vf fade = vf_set1(w->from_start[CHUNK - 1]);
     vf c[MM_ROWS][4];
     UNROLL
@@ -311,24 +354,38 @@ INLINE void update_tile(const chunk_work *w, float *S, const float *W, int dk, i
     UNROLL
         for (int j = 0; j < cols; j++)
             c[r][j] = vf_mul(fade, vf_get(S + r * dk + i + j * VF_N, n));
-    product_f32(W, CHUNK, w->keys32 + i, w->row32, CHUNK, rows, cols, c);
+    if (pairs) {
+        const float *last = w->pairs + w->last * w->row32 + i;
+        product_words(W, CHUNK, w->pairs + i, w->row32, CHUNK / 2, rows, cols, c);
+        product_words(W + CHUNK / 2 + w->last, CHUNK, last, w->row32, LAST, rows, cols, c);
+    } else {
+        product_f32(W, CHUNK, w->keys32 + i, w->row32, CHUNK, rows, cols, c);
+    }
     UNROLL
     for (int r = 0; r < rows; r++)
     UNROLL
         for (int j = 0; j < cols; j++) vf_put(S + r * dk + i + j * VF_N, c[r][j], n);
 }
-INLINE void update_rows(const chunk_work *w, float *S, const float *W, int dk, int rows) {
+INLINE void update_rows(const chunk_work *w, float *S, const float *W, int dk, int rows,
+                        bool pairs) {
     int i = 0;
-    for (; i + 4 * VF_N <= dk; i += 4 * VF_N) update_tile(w, S, W, dk, i, rows, 4, VF_N);
-    for (; i + VF_N <= dk; i += VF_N) update_tile(w, S, W, dk, i, rows, 1, VF_N);
-    if (i < dk) update_tile(w, S, W, dk, i, rows, 1, dk - i);
+    for (; i + 4 * VF_N <= dk; i += 4 * VF_N) update_tile(w, S, W, dk, i, rows, 4, VF_N, pairs);
+    for (; i + VF_N <= dk; i += VF_N) update_tile(w, S, W, dk, i, rows, 1, VF_N, pairs);
+    if (i < dk) update_tile(w, S, W, dk, i, rows, 1, dk - i, pairs);
 }
 
 PART void update(const chunk_work *w, float *S, int dk, int rows) {
     int r = 0;
     for (; r + MM_ROWS <= rows; r += MM_ROWS)
-        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS);
-    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1);
+        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS, false);
+    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, false);
+}
+PART void update_pairs(const chunk_work *w, float *S, int dk, int rows) {
+    int r = 0;
+    for (int i = 0; i < rows; i++) pack_parts(w->W + i * CHUNK);
+    for (; r + MM_ROWS <= rows; r += MM_ROWS)
+        update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS, true);
+    for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, true);
 }
 
 PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
@@ -343,7 +400,8 @@ PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t
     }
     all_corrections(w, rows);
     put_outputs(a, w, t0, n, row, rows);
-    update(w, S, dk, rows);
+    if (PAIR == 2 && a->raw) update_pairs(w, S, dk, rows);
+    else update(w, S, dk, rows);
 }
 
 INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
@@ -353,6 +411,7 @@ INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
     chunk_layout(&w, a->work, dk, PAIR);
     for (int64_t t = 0; t < a->n_tok; t += CHUNK) {
         const int n = a->n_tok - t < CHUNK ? (int)(a->n_tok - t) : CHUNK;
+        w.last = (n + 1) / 2 > LAST ? (n + 1) / 2 - LAST : 0;
         chunk_tokens(a, &w, t, n, dk);
         int64_t row = a->v0;
         for (; row + GROUP <= a->v1; row += GROUP) group_rows(a, &w, t, n, row, GROUP, dk);

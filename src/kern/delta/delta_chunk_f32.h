@@ -8,3 +8,9 @@ INLINE void pack_row(float *to, const float *x, int n) {
     for (; i + VF_N <= n; i += VF_N) vf_store(to + i, vf_load(x + i));
     if (i < n) vf_store(to + i, vf_load_n(x + i, n - i));
 }
+
+/* There are no pairs. */
+INLINE void pack_pair(float *to, const float *a, const float *b, int n) {
+    (void)to, (void)a, (void)b, (void)n;
+}
+INLINE void pack_parts(float *x) { (void)x; }

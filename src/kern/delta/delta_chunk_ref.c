@@ -9,22 +9,31 @@
 
 #include "delta_chunk_work.h"
 
+/* What takes a row to the norm root. */
+static double scale(const float *x, int n, double root) {
+    double s = 1e-6;
+    for (int i = 0; i < n; i++) s += (double)x[i] * (double)x[i];
+    return root / sqrt(s);
+}
+
 static void one_row(const gdn_delta_chunk_args *a, int64_t row) {
     double S[GDN_DELTA_CHUNK_DK];
     for (int i = 0; i < a->dk; i++) S[i] = (double)a->S[row * a->dk + i];
     for (int64_t t = 0; t < a->n_tok; t++) {
         const float *q = a->q + t * a->q_stride, *k = a->k + t * a->k_stride;
         const double alpha = exp((double)a->g[t * a->gate_stride]);
+        const double to_k = a->raw ? scale(k, a->dk, 1) : 1;
+        const double to_q = a->raw ? scale(q, a->dk, 1 / sqrt((double)a->dk)) : 1;
         double m = 0, o = 0;
         for (int i = 0; i < a->dk; i++) {
             S[i] *= alpha;
-            m += S[i] * (double)k[i];
+            m += S[i] * to_k * (double)k[i];
         }
         const double v = (double)a->v[t * a->v_stride + row];
         const double d = (double)a->beta[t * a->gate_stride] * (v - m);
         for (int i = 0; i < a->dk; i++) {
-            S[i] += d * (double)k[i];
-            o += S[i] * (double)q[i];
+            S[i] += d * to_k * (double)k[i];
+            o += S[i] * to_q * (double)q[i];
         }
         a->o[t * a->o_stride + row] = (float)o;
     }

@@ -23,13 +23,17 @@ typedef struct {
     float *T;      /* [CHUNK][CHUNK]       its inverse, T^T                              */
     float *P;      /* [CHUNK][CHUNK]       row j holds exp(G_i - G_j) q_i . k_j          */
     float *hi, *lo;                   /* [CHUNK] G as the sum of two                     */
-    float *from_start, *to_end;       /* [CHUNK] exp(G_i), exp(G_last - G_i)             */
+    float *pairs;  /* [CHUNK / 2][row]     K in bf16, two tokens a word                  */
+    float *key_scale, *query_scale;   /* [CHUNK] what is left to multiply k and q by     */
+    float *from_start;                /* [CHUNK] exp(G_i)                                */
+    float *key_start, *query_start, *key_end; /* times a scale; exp(G_last - G_i)        */
     float *beta;                      /* [CHUNK]                                         */
     float *S;                         /* [GROUP][row_words] rows of the state            */
     float *M;                         /* [GROUP][2 CHUNK]   S0 k_i and S0 q_i in turn    */
     float *V;                         /* [GROUP][CHUNK]     V^T, then what T multiplies  */
     float *U, *W;                     /* [GROUP][CHUNK]     U^T, and decayed to the end  */
     int32_t words;                    /* of dk numbers                                   */
+    int32_t last;                     /* the first of the chunk's last pairs             */
     int64_t row_words;                /* the same in whole cache lines                   */
     int64_t row32;                    /* of dk f32, in whole cache lines                 */
 } chunk_work;
@@ -51,8 +55,13 @@ static inline int64_t chunk_layout(chunk_work *w, float *work, int32_t dk, int32
         {&w->P, CHUNK * CHUNK},
         {&w->hi, CHUNK},
         {&w->lo, CHUNK},
+        {&w->pairs, pair == 1 ? 0 : CHUNK / 2 * row32},
+        {&w->key_scale, CHUNK},
+        {&w->query_scale, CHUNK},
+        {&w->key_start, CHUNK},
+        {&w->query_start, CHUNK},
+        {&w->key_end, CHUNK},
         {&w->from_start, CHUNK},
-        {&w->to_end, CHUNK},
         {&w->beta, CHUNK},
         {&w->S, GROUP * row},
         {&w->M, GROUP * 2 * CHUNK},

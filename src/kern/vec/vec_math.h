@@ -5,29 +5,44 @@
  * no subnormal results), above 88.72 infinity; NaN stays NaN. */
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE vf vf_exp(vf x) {
+#define EACH for (int i_ = 0; i_ < n; i_++)
+
+/* n <= 8 vectors in place, step by step side by side: one alone waits for each of its steps. */
+INLINE void vf_exp_each(vf *x, int n) {
     const vf lo = vf_set1(-87.33f), hi = vf_set1(89.0f);
+    vf k[8], r[8], p[8];
     /* min and max return their second operand when one is NaN: keep x there. */
-    const vf c = vf_min(hi, vf_max(lo, x));
-    const vf n = vf_round(vf_mul(c, vf_set1(1.44269504f)));
-    vf r = vf_fma(n, vf_set1(-0.693145752f), c); /* ln 2 in two parts */
-    r = vf_fma(n, vf_set1(-1.42860677e-6f), r);
-    vf p = vf_set1(1.98412698e-4f);
-    p = vf_fma(p, r, vf_set1(1.38888889e-3f));
-    p = vf_fma(p, r, vf_set1(8.33333333e-3f));
-    p = vf_fma(p, r, vf_set1(4.16666667e-2f));
-    p = vf_fma(p, r, vf_set1(1.66666667e-1f));
-    p = vf_fma(p, r, vf_set1(0.5f));
-    p = vf_fma(p, r, vf_set1(1.0f));
-    p = vf_fma(p, r, vf_set1(1.0f));
-    return vf_select_lt(x, lo, vf_zero(), vf_scale2(p, n)); /* e^89 overflows here */
+    EACH r[i_] = vf_min(hi, vf_max(lo, x[i_]));
+    EACH k[i_] = vf_round(vf_mul(r[i_], vf_set1(1.44269504f)));
+    EACH r[i_] = vf_fma(k[i_], vf_set1(-0.693145752f), r[i_]); /* ln 2 in two parts */
+    EACH r[i_] = vf_fma(k[i_], vf_set1(-1.42860677e-6f), r[i_]);
+    EACH p[i_] = vf_fma(vf_set1(1.98412698e-4f), r[i_], vf_set1(1.38888889e-3f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(8.33333333e-3f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(4.16666667e-2f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(1.66666667e-1f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(0.5f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(1.0f));
+    EACH p[i_] = vf_fma(p[i_], r[i_], vf_set1(1.0f));
+    /* e^89 overflows here */
+    EACH x[i_] = vf_select_lt(x[i_], lo, vf_zero(), vf_scale2(p[i_], k[i_]));
+}
+INLINE vf vf_exp(vf x) {
+    vf_exp_each(&x, 1);
+    return x;
 }
 
 INLINE vf vf_sigmoid(vf x) {
     return vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x))));
 }
+INLINE void vf_silu_each(vf *x, int n) {
+    vf e[8];
+    EACH e[i_] = vf_sub(vf_zero(), x[i_]);
+    vf_exp_each(e, n);
+    EACH x[i_] = vf_div(x[i_], vf_add(vf_set1(1.0f), e[i_]));
+}
 INLINE vf vf_silu(vf x) {
-    return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x))));
+    vf_silu_each(&x, 1);
+    return x;
 }
 
 /* log(1 + e^x) = max(x, 0) + log(1 + u) with u = e^-|x|, and log(1 + u) = 2 artanh(u / (2 + u))
