@@ -29,11 +29,12 @@ ifneq ($(ARCH),x86_64)
 LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(LIB_SRC))
 endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
+CL_SRC  := $(sort $(wildcard src/kern/*/*.cl))
 UNIT    := $(sort $(wildcard tests/unit/test_*.c))
 CHECK   := $(sort $(wildcard tests/check/*.c))
 FUZZ    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
-LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/xpu_source.o
 CLI_OBJ   := $(CLI_SRC:%.c=$(BUILD)/obj/%.o)
 CHECK_OBJ := $(CHECK:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN  := $(UNIT:tests/unit/%.c=$(BUILD)/unit/%)
@@ -51,6 +52,20 @@ $(BUILD)/obj/%_avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(FP) $(SAN) $(ISA) -fPIC -fvisibility=hidden -pthread -MMD -MP -c -o $@ $<
+
+# OpenCL kernels go into the program as text, each file an array that ends in a NUL: found by name
+# without _xpu (src/backend/xpu.h).
+$(BUILD)/obj/xpu_source.c: $(CL_SRC) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "xpu_source.h"'; \
+	  for f in $(CL_SRC); do n=$$(basename $$f .cl); \
+	    echo "static const unsigned char $$n[] = {"; \
+	    od -An -v -tx1 $$f | sed 's/ \(..\)/0x\1,/g'; echo '0};'; done; \
+	  echo 'const xpu_source xpu_sources[] = {'; \
+	  for f in $(CL_SRC); do n=$$(basename $$f .cl); echo "{\"$${n%_xpu}\", $$n},"; done; \
+	  echo '{0, 0}};'; } > $@.new && mv $@.new $@
+$(BUILD)/obj/xpu_source.o: $(BUILD)/obj/xpu_source.c
+	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -Isrc/backend -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
 $(BUILD)/libgdn.a: $(LIB_OBJ)
 	@rm -f $@

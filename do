@@ -9,7 +9,7 @@ set -eu
 called_from=$(pwd)
 cd -- "$(dirname -- "$0")"
 
-BUILD_PACKAGES="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libzstd-dev libxxhash-dev libedit-dev"
+BUILD_PACKAGES="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libzstd-dev libxxhash-dev libedit-dev opencl-c-headers"
 LIBRARIES="jansson libpcre2-8 libutf8proc libzstd libxxhash libedit"
 
 say() { printf '== %s\n' "$*"; }
@@ -48,7 +48,7 @@ check_without_dpkg() {
     command -v pkg-config >/dev/null 2>&1 && pkg-config --exists $LIBRARIES && return 0
     die "this is not a Debian system, so nothing can be installed here automatically.
 Install a C compiler, make, pkg-config and the development files of jansson, pcre2, utf8proc,
-zstd, xxhash and libedit.  On Debian these packages have them: $*"
+zstd, xxhash and libedit, and the C headers of OpenCL.  On Debian these packages have them: $*"
 }
 
 as_root() {
@@ -100,7 +100,7 @@ END
 }
 
 run_tests() {
-    need_packages $BUILD_PACKAGES libcmocka-dev clang libclang-rt-dev
+    need_packages $BUILD_PACKAGES libcmocka-dev clang libclang-rt-dev ocl-icd-libopencl1 pocl-opencl-icd
     exec tests/run-all.sh
 }
 

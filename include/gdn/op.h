@@ -34,7 +34,8 @@ typedef struct {
 } gdn_device_opts;
 GDN_API void gdn_device_opts_defaults(gdn_device_opts *o);
 
-/* name: "cpu", or "cpu:N" for N threads; NULL picks the best device.  opts may be NULL. */
+/* name: "cpu", or "cpu:N" for N threads; "xpu" or "xpu:N", OpenCL device N of gdn_devices(); NULL is
+ * the default device, never one that stands in for another kind.  opts may be NULL. */
 GDN_API gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts,
                                    gdn_device **out, gdn_err *err);
 GDN_API void        gdn_device_close(gdn_device *d); /* after everything that lives on it */
@@ -46,7 +47,9 @@ typedef struct gdn_buffer gdn_buffer;
 
 /* Zeroed memory; pages that are never touched cost nothing on the cpu. */
 GDN_API gdn_status gdn_buffer_alloc(gdn_device *d, uint64_t bytes, gdn_buffer **out, gdn_err *err);
-/* The caller's memory, which must outlive the buffer; nothing is copied. */
+/* The caller's memory, which must outlive the buffer.  A device that computes in it copies nothing;
+ * one with memory of its own (the xpu) takes a copy now, and what is written to the buffer later
+ * comes back by gdn_queue_read() alone. */
 GDN_API gdn_status gdn_buffer_wrap(gdn_device *d, void *host, uint64_t bytes, gdn_buffer **out,
                                    gdn_err *err);
 GDN_API void     gdn_buffer_free(gdn_buffer *b);

@@ -104,11 +104,11 @@ struct gdn_weight {
     uint64_t bytes;
 };
 
-/* The backends of this build, most preferred first. */
+/* The backends of this build, the default one first. */
 extern const gdn_backend *const gdn_backends[];
 extern const int gdn_n_backend;
 
-extern const gdn_backend gdn_backend_cpu;
+extern const gdn_backend gdn_backend_cpu, gdn_backend_xpu;
 
 /* The first byte of a tensor that the host can reach. */
 static inline void *gdn_tensor_host(const gdn_tensor *t) {

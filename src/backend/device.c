@@ -4,7 +4,7 @@
 
 #include "backend.h"
 
-const gdn_backend *const gdn_backends[] = {&gdn_backend_cpu};
+const gdn_backend *const gdn_backends[] = {&gdn_backend_cpu, &gdn_backend_xpu};
 const int gdn_n_backend = sizeof gdn_backends / sizeof *gdn_backends;
 
 void gdn_device_opts_defaults(gdn_device_opts *o) {
@@ -20,20 +20,47 @@ int gdn_devices(gdn_device_info *out, int n) {
     return total;
 }
 
+static const gdn_backend *backend_of(const char *name, gdn_err *err) {
+    const size_t len = strcspn(name, ":");
+    for (int i = 0; i < gdn_n_backend; i++) {
+        const gdn_backend *b = gdn_backends[i];
+        if (strlen(b->name) == len && strncmp(b->name, name, len) == 0) return b;
+    }
+    gdn_fail(err, GDN_E_INVALID, "device '%.40s' is not known; `gdn devices` lists what this "
+             "machine has", name);
+    return NULL;
+}
+
+gdn_status gdn_device_find(const char *name, gdn_device_info *out, gdn_err *err) {
+    enum { MAX = 16 };
+    gdn_device_info d[MAX];
+    if (name == NULL) name = gdn_backends[0]->name;
+    const gdn_backend *b = backend_of(name, err);
+    if (b == NULL) return GDN_E_INVALID;
+    const int n = b->list(d, MAX);
+    for (int i = 0; i < n && i < MAX; i++) {
+        /* The name itself; "xpu" for the first of several; "cpu:4" for a cpu of which 4 is asked. */
+        const size_t len = strlen(d[i].name);
+        if (strcmp(d[i].name, name) != 0 && strcmp(name, b->name) != 0 &&
+            (strncmp(d[i].name, name, len) != 0 || name[len] != ':'))
+            continue;
+        *out = d[i];
+        return GDN_OK;
+    }
+    return gdn_fail(err, GDN_E_INVALID, "device '%.40s' is not there; `gdn devices` lists what this "
+                    "machine has", name);
+}
+
 gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts, gdn_device **out,
                            gdn_err *err) {
     gdn_device_opts o;
     gdn_device_opts_defaults(&o);
     if (opts != NULL) o = *opts;
-    if (name == NULL) name = gdn_backends[gdn_n_backend - 1]->name;
-    const size_t len = strcspn(name, ":");
-    for (int i = 0; i < gdn_n_backend; i++) {
-        const gdn_backend *b = gdn_backends[i];
-        if (strlen(b->name) != len || strncmp(b->name, name, len) != 0) continue;
-        return b->open(name[len] == ':' ? name + len + 1 : NULL, &o, out, err);
-    }
-    return gdn_fail(err, GDN_E_INVALID, "device '%.40s' is not known; `gdn devices` lists what "
-                    "this machine has", name);
+    if (name == NULL) name = gdn_backends[0]->name;
+    const gdn_backend *b = backend_of(name, err);
+    if (b == NULL) return GDN_E_INVALID;
+    const char *colon = strchr(name, ':');
+    return b->open(colon != NULL ? colon + 1 : NULL, &o, out, err);
 }
 
 void gdn_device_close(gdn_device *d) {

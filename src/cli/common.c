@@ -51,17 +51,14 @@ static int model_dir(const cli_common *c, char dir[PATH_MAX]) {
 static void tell_plan(const cli_model *m, const cli_common *c) {
     gdn_plan_opts p;
     gdn_plan_result r;
-    gdn_device_info d[8];
+    gdn_device_info d;
     gdn_err err = { 0 };
     char a[32], b[32], e[32], f[32];
     gdn_plan_defaults(&p);
     p.model = m->dir;
     p.block_size = c->block_size;
     p.n_ctx = c->ctx;
-    const int n = gdn_devices(d, 8);
-    for (int i = 0; i < n && i < 8; i++)
-        if (i == 0 || (c->device != NULL && strncmp(d[i].name, c->device, strlen(d[i].name)) == 0))
-            p.memory_bytes = d[i].memory_bytes;
+    if (gdn_device_find(c->device, &d, NULL) == GDN_OK) p.memory_bytes = d.memory_bytes;
     if (gdn_plan(&p, &r, &err) != GDN_OK) return; /* the model's own message says more */
     fprintf(stderr, "memory: weights %s; a sequence of %d tokens %s, pages of %s",
             cli_bytes(r.weight_bytes, a), r.n_ctx, cli_bytes(r.sequence_bytes, b),

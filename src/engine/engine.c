@@ -69,14 +69,11 @@ static uint64_t fixed_pages(const gdn_engine *e) {
 /* Of what the weights leave of memory, the pool takes at most half, or nearly all when its size was
  * asked for.  It is cut to that, and the log says so, before a start is refused. */
 static gdn_status fit_memory(gdn_engine *e, bool asked, gdn_err *err) {
-    gdn_device_info d[16];
-    const int n = gdn_devices(d, 16);
+    gdn_device_info d = {.memory_bytes = 0};
     const uint64_t held = e->m->info.resident_bytes;
     const uint64_t unit = e->plan.page_bytes * (uint64_t)e->m->n_storage;
-    uint64_t memory = 0;
-    for (int i = 0; i < n && i < 16 && memory == 0; i++)
-        if (strncmp(d[i].name, gdn_device_name(e->m->device), strlen(d[i].name)) == 0)
-            memory = d[i].memory_bytes;
+    (void)gdn_device_find(gdn_device_name(e->m->device), &d, NULL);
+    const uint64_t memory = d.memory_bytes;
     e->n_auto = GDN_AUTO_SNAPSHOTS;
     if (memory == 0 || unit == 0) return GDN_OK;
     const uint64_t rest = memory > held ? (memory - held) / 16 * 15 : 0;

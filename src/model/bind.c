@@ -20,6 +20,7 @@ typedef struct {
     gdn_model *m;
     gdn_progress_fn *progress;
     void *arg;
+    char *vector; /* m->vector as the host fills it */
     uint64_t done, total;
     gdn_err *err;
 } binder;
@@ -136,7 +137,7 @@ static gdn_status bind_vector(binder *b, const char *name, int64_t n, float add,
     TRY(check_shape(b, t, 1, &n));
     TRY(float_type(b, t, false, &type));
     TRY(vector_room(b, n, &at));
-    float *v = (float *)(void *)((char *)gdn_buffer_host(b->m->vector) + at);
+    float *v = (float *)(void *)(b->vector + at);
     for (int64_t i = 0; i < n; i++) v[i] = element(t, i) + add;
     *out = gdn_tensor_dense(b->m->vector, at, GDN_F32, 1, &n);
     advance(b, t);
@@ -153,7 +154,7 @@ static gdn_status bind_conv(binder *b, const char *name, int64_t C, int64_t W, g
     TRY(t->ndim == 2 ? check_shape(b, t, 2, flat) : check_shape(b, t, 3, with_one));
     TRY(float_type(b, t, false, &type));
     TRY(vector_room(b, C * W, &at));
-    float *v = (float *)(void *)((char *)gdn_buffer_host(b->m->vector) + at);
+    float *v = (float *)(void *)(b->vector + at);
     for (int64_t c = 0; c < C; c++)
         for (int64_t j = 0; j < W; j++) v[j * C + c] = element(t, c * W + j);
     *out = gdn_tensor_dense(b->m->vector, at, GDN_F32, 2, tapped);
@@ -580,28 +581,34 @@ static void group_layers(gdn_model *m) {
     m->n_group = (gdn + m->n_storage - 1) / m->n_storage;
 }
 
-gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err) {
-    binder b = {.m = m, .progress = progress, .arg = arg, .err = err};
+static gdn_status bind_all(binder *b) {
+    gdn_model *m = b->m;
     const gdn_config *c = &m->config;
-    b.total = gdn_weights_total_bytes(m->weights);
-    TRY(gdn_buffer_alloc(m->device, vector_bytes(c), &m->vector, err));
-    m->layer = calloc((size_t)c->n_layer, sizeof *m->layer);
-    if (m->layer == NULL) return gdn_fail(err, GDN_E_NOMEM, "%s: out of memory", m->dir);
     for (int32_t i = 0; i < c->n_layer; i++) {
         char base[NAME];
         name_set(base, "%slayers.%d.", m->prefix, i);
-        TRY(bind_layer(&b, base, c->layer_kind[i] == GDN_LAYER_FULL, c->layer_moe[i],
+        TRY(bind_layer(b, base, c->layer_kind[i] == GDN_LAYER_FULL, c->layer_moe[i],
                        m->layer + i));
     }
-    if (m->has_mtp) TRY(bind_mtp(&b));
+    if (m->has_mtp) TRY(bind_mtp(b));
     char name[NAME];
     name_set(name, "%snorm.weight", m->prefix);
-    TRY(bind_vector(&b, name, c->d, 1.0f, &m->norm));
-    TRY(bind_embedding(&b));
-    TRY(check_surplus(&b));
+    TRY(bind_vector(b, name, c->d, 1.0f, &m->norm));
+    TRY(bind_embedding(b));
+    TRY(check_surplus(b));
     group_layers(m);
     if (m->n_group > GDN_MAX_GROUP)
-        return gdn_fail(err, GDN_E_UNSUPPORTED, "%s: %d linear layers for %d with attention", m->dir,
-                        c->n_linear, m->n_attn);
+        return gdn_fail(b->err, GDN_E_UNSUPPORTED, "%s: %d linear layers for %d with attention",
+                        m->dir, c->n_linear, m->n_attn);
     return GDN_OK;
+}
+
+gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err) {
+    binder b = {.m = m, .progress = progress, .arg = arg, .err = err};
+    b.total = gdn_weights_total_bytes(m->weights);
+    TRY(gdn_buffer_alloc(m->device, vector_bytes(&m->config), &m->vector, err));
+    m->layer = calloc((size_t)m->config.n_layer, sizeof *m->layer);
+    if (m->layer != NULL) b.vector = gdn_model_fill(m->vector);
+    if (b.vector == NULL) return gdn_fail(err, GDN_E_NOMEM, "%s: out of memory", m->dir);
+    return gdn_model_sent(m->vector, b.vector, bind_all(&b), err);
 }

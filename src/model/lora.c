@@ -44,6 +44,7 @@ typedef struct {
     entry   *e;
     int64_t  n;
     uint64_t bytes;
+    uint64_t key;  /* of the contents */
     double   scale;
     bool    *seen; /* [n_site] */
     struct gdn_lora_set *set;
@@ -296,6 +297,27 @@ static void copy_stack(const gdn_st_tensor *t, int64_t n_expert, float *to) {
                 *to++ = element(t, i * t->shape[1] + k * n_expert + e);
 }
 
+static uint64_t mix(uint64_t h, uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 32;
+}
+
+/* What the adapter adds and where, as a number: saved states of one are never taken for another's. */
+static uint64_t content_key(const reader *r, const void *contents) {
+    uint64_t h = 1;
+    for (int64_t i = 0; i < r->n; i++) {
+        const entry *e = &r->e[i];
+        const uint64_t place[] = {(uint64_t)e->to.site, (uint64_t)e->to.layer,
+                                  (uint64_t)e->to.expert, (uint64_t)e->to.part,
+                                  (uint64_t)e->lora.a.shape[0], e->lora.a.at,
+                                  gdn_bits_of_f32(e->lora.scale)};
+        for (size_t k = 0; k < sizeof place / sizeof *place; k++) h = mix(h, place[k]);
+    }
+    const uint64_t *word = contents; /* a multiple of 64 bytes */
+    for (uint64_t i = 0; i < r->bytes / sizeof *word; i++) h = mix(h, word[i]);
+    return h != 0 ? h : 1;
+}
+
 static gdn_status store(reader *r) {
     const gdn_config *c = &r->m->config;
     const int64_t rows = 2 * (int64_t)c->hk * c->dk + 2 * (int64_t)c->hv * c->dv;
@@ -305,8 +327,9 @@ static gdn_status store(reader *r) {
         if (qkvz == NULL) return no_memory(r, r->m->dir);
         gdn_model_deinterleave(c, qkvz, qkvz + rows);
     }
-    const gdn_status st = gdn_buffer_alloc(r->m->device, r->bytes, &r->set->buf, r->err);
-    char *host = st == GDN_OK ? gdn_buffer_host(r->set->buf) : NULL;
+    gdn_status st = gdn_buffer_alloc(r->m->device, r->bytes, &r->set->buf, r->err);
+    char *host = st == GDN_OK ? gdn_model_fill(r->set->buf) : NULL;
+    if (st == GDN_OK && host == NULL) st = no_memory(r, r->m->dir);
     for (int64_t i = 0; i < r->n && st == GDN_OK; i++) {
         entry *e = &r->e[i];
         const int32_t *order = e->to.order == GDN_LORA_QKVZ ? qkvz
@@ -319,28 +342,9 @@ static gdn_status store(reader *r) {
         e->lora.a.buf = e->lora.b.buf = r->set->buf;
     }
     free(qkvz);
-    return st;
-}
-
-static uint64_t mix(uint64_t h, uint64_t word) {
-    h = (h ^ word) * 0x9e3779b97f4a7c15u;
-    return h ^ h >> 32;
-}
-
-/* What the adapter adds and where, as a number: saved states of one are never taken for another's. */
-static uint64_t content_key(const reader *r) {
-    uint64_t h = 1;
-    for (int64_t i = 0; i < r->n; i++) {
-        const entry *e = &r->e[i];
-        const uint64_t place[] = {(uint64_t)e->to.site, (uint64_t)e->to.layer,
-                                  (uint64_t)e->to.expert, (uint64_t)e->to.part,
-                                  (uint64_t)e->lora.a.shape[0], e->lora.a.at,
-                                  gdn_bits_of_f32(e->lora.scale)};
-        for (size_t k = 0; k < sizeof place / sizeof *place; k++) h = mix(h, place[k]);
-    }
-    const uint64_t *word = gdn_buffer_host(r->set->buf); /* a multiple of 64 bytes */
-    for (uint64_t i = 0; i < r->bytes / sizeof *word; i++) h = mix(h, word[i]);
-    return h != 0 ? h : 1;
+    if (st != GDN_OK) return st;
+    r->key = content_key(r, host);
+    return gdn_model_sent(r->set->buf, host, st, r->err);
 }
 
 /* A share of the stack for each expert; gate and up have one A and half of B's rows each. */
@@ -446,7 +450,7 @@ gdn_status gdn_adapter_open(gdn_model *m, const char *dir, float scale, gdn_adap
     gdn_status st = a == NULL ? no_memory(&r, dir) : read_adapter(&r, dir);
     if (st == GDN_OK) {
         install(&r, index);
-        *a = (gdn_adapter){.m = m, .index = index, .key = content_key(&r), .set = r.set};
+        *a = (gdn_adapter){.m = m, .index = index, .key = r.key, .set = r.set};
         m->adapter[index] = a;
         *out = a;
         gdn_log(GDN_LOG_INFO, "adapter dir=%s modules=%lld bytes=%llu", dir, (long long)r.n,

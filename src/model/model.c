@@ -26,6 +26,21 @@ void gdn_model_close(gdn_model *m) {
     free(m);
 }
 
+void *gdn_model_fill(gdn_buffer *b) {
+    return b->host != NULL ? b->host : calloc(1, gdn_buffer_bytes(b));
+}
+
+gdn_status gdn_model_sent(gdn_buffer *b, void *filled, gdn_status st, gdn_err *err) {
+    if (filled == b->host) return st;
+    gdn_queue *q = NULL;
+    if (st == GDN_OK) st = gdn_queue_create(b->device, &q, err);
+    if (st == GDN_OK) st = gdn_queue_write(q, b, 0, filled, gdn_buffer_bytes(b), err);
+    if (st == GDN_OK) st = gdn_queue_wait(q, err);
+    gdn_queue_free(q);
+    free(filled);
+    return st;
+}
+
 const gdn_model_info *gdn_model_get_info(const gdn_model *m) { return &m->info; }
 
 static void add_stop(gdn_model *m, int32_t id) {

@@ -115,6 +115,10 @@ gdn_status gdn_model_find_parts(gdn_model *m, gdn_err *err);
 /* The rows of in_proj_qkvz and in_proj_ba in the order of the projection (bind.c): place i is row
  * qkvz[i] of the file; 2 hk dk + 2 hv dv and 2 hv of them. */
 void gdn_model_deinterleave(const gdn_config *c, int32_t *qkvz, int32_t *ba);
+/* The start of a new buffer as the host fills it: the buffer itself where the host reaches it, else
+ * memory that gdn_model_sent() copies there (when st is GDN_OK) and frees.  NULL: out of memory. */
+void      *gdn_model_fill(gdn_buffer *b);
+gdn_status gdn_model_sent(gdn_buffer *b, void *filled, gdn_status st, gdn_err *err);
 /* Bind the tensors of m->weights to m (bind.c). */
 gdn_status gdn_model_bind(gdn_model *m, gdn_progress_fn *progress, void *arg, gdn_err *err);
 

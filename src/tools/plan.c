@@ -59,7 +59,8 @@ static gdn_status find_device(const char *name, const gdn_device_constraints **o
     gdn_device_info first;
     char list[64] = "";
     size_t at = 0;
-    if (name == NULL) name = gdn_devices(&first, 1) > 0 ? first.name : "cpu";
+    if (name == NULL)
+        name = gdn_device_find(NULL, &first, NULL) == GDN_OK ? first.name : "cpu";
     *out = gdn_constraints_find(name);
     if (*out != NULL) return GDN_OK;
     for (int i = 0; gdn_constraints_at(i) != NULL; i++)

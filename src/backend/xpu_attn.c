@@ -1,0 +1,113 @@
+/* xpu_attn.c - keys and values to their pages and attention over them on the xpu (attn_xpu.cl). */
+#include "xpu.h"
+
+enum {
+    ATTN_ITEMS = 64, ATTN_HEADS = 4, ATTN_BLOCK = 512, /* ITEMS, HEADS and BLOCK in attn_xpu.cl */
+    FEW_GROUPS = 512,         /* below, blocks of keys are work-groups of their own  */
+    MAX_PARTS = 128 << 20,    /* bytes of their results; more are not worth their memory */
+};
+
+/* What attn_xpu.cl has as PAGES. */
+static void pages(xpu_call *c, const gdn_kv_layout *kv, int64_t n_page, int64_t n_row) {
+    xpu_faults(c);
+    xpu_tensor(c, &kv->seq_start, 0);
+    xpu_tensor(c, &kv->n_past, 0);
+    xpu_tensor(c, &kv->page, 1);
+    xpu_int(c, kv->n_past.shape[0]);
+    xpu_int(c, kv->page.shape[1]);
+    xpu_int(c, n_page);
+    xpu_int(c, kv->block_size);
+    xpu_int(c, n_row);
+}
+
+gdn_status xpu_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err *err) {
+    const int64_t n_row = a->q.shape[0], hq = a->q.shape[1], hkv = a->k.shape[1];
+    xpu_call c = xpu_begin(q, "attn", "attn_store");
+    pages(&c, &a->kv, a->k_page.shape[0], n_row);
+    xpu_tensor(&c, &a->q_out, 2);
+    xpu_tensor(&c, &a->k_page, 3);
+    xpu_tensor(&c, &a->v_page, 3);
+    xpu_tensor(&c, &a->q, 2);
+    xpu_tensor(&c, &a->k, 2);
+    xpu_tensor(&c, &a->v, 2);
+    xpu_tensor(&c, &a->q_norm, 0);
+    xpu_tensor(&c, &a->k_norm, 0);
+    xpu_tensor(&c, &a->cs, 1);
+    xpu_int(&c, hq);
+    xpu_int(&c, hkv);
+    xpu_int(&c, a->q.shape[2]);
+    xpu_int(&c, a->cs.shape[1]);
+    xpu_int(&c, a->k_page.type);
+    xpu_float(&c, a->eps);
+    const int64_t groups[3] = {hq + 2 * hkv, n_row, 1};
+    const int local[3] = {ATTN_ITEMS, 1, 1};
+    return xpu_start(&c, groups, local, err);
+}
+
+/* One work-group for all keys of a row and some heads. */
+static gdn_status whole(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_row, gdn_err *err) {
+    xpu_call c = xpu_begin(q, "attn", "attn");
+    pages(&c, &a->kv, a->k_page.shape[0], a->q.shape[0]);
+    xpu_tensor(&c, &a->y, 2);
+    xpu_tensor(&c, &a->q, 2);
+    xpu_tensor(&c, &a->gate, 2);
+    xpu_tensor(&c, &a->k_page, 3);
+    xpu_tensor(&c, &a->v_page, 3);
+    xpu_int(&c, a->q.shape[1] / a->k_page.shape[1]);
+    xpu_int(&c, a->k_page.shape[3]);
+    xpu_int(&c, a->k_page.type);
+    xpu_int(&c, a->y.type);
+    xpu_int(&c, a->gate.buf != NULL);
+    xpu_float(&c, a->scale);
+    const int64_t groups[3] = {groups_of_row, a->q.shape[0], 1};
+    const int local[3] = {ATTN_ITEMS, 1, 1};
+    return xpu_start(&c, groups, local, err);
+}
+
+/* One for each block of keys that the pages have room for: only the device knows how many there are. */
+static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_row,
+                            int64_t n_block, cl_mem part, gdn_err *err) {
+    const int64_t n_row = a->q.shape[0], hq = a->q.shape[1];
+    const int local[3] = {ATTN_ITEMS, 1, 1};
+    xpu_call c = xpu_begin(q, "attn", "attn_part");
+    pages(&c, &a->kv, a->k_page.shape[0], n_row);
+    xpu_memory(&c, part);
+    xpu_tensor(&c, &a->q, 2);
+    xpu_tensor(&c, &a->k_page, 3);
+    xpu_tensor(&c, &a->v_page, 3);
+    xpu_int(&c, hq);
+    xpu_int(&c, hq / a->k_page.shape[1]);
+    xpu_int(&c, a->k_page.shape[3]);
+    xpu_int(&c, a->k_page.type);
+    xpu_int(&c, n_block);
+    xpu_float(&c, a->scale);
+    const int64_t groups[3] = {groups_of_row, n_row, n_block};
+    const gdn_status st = xpu_start(&c, groups, local, err);
+    if (st != GDN_OK) return st;
+    c = xpu_begin(q, "attn", "attn_merge");
+    pages(&c, &a->kv, a->k_page.shape[0], n_row);
+    xpu_memory(&c, part);
+    xpu_tensor(&c, &a->y, 2);
+    xpu_tensor(&c, &a->gate, 2);
+    xpu_int(&c, hq);
+    xpu_int(&c, a->k_page.shape[3]);
+    xpu_int(&c, a->y.type);
+    xpu_int(&c, a->gate.buf != NULL);
+    xpu_int(&c, n_block);
+    const int64_t heads[3] = {hq, n_row, 1};
+    return xpu_start(&c, heads, local, err);
+}
+
+gdn_status xpu_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
+    const int64_t n_row = a->q.shape[0], hkv = a->k_page.shape[1], group = a->q.shape[1] / hkv;
+    const int64_t groups_of_row = hkv * ((group + ATTN_HEADS - 1) / ATTN_HEADS);
+    const int64_t most = a->kv.page.shape[1] * a->kv.block_size;
+    const int64_t n_block = (most + ATTN_BLOCK - 1) / ATTN_BLOCK;
+    const double bytes = 4.0 * (double)(n_row * a->q.shape[1]) * (double)n_block *
+                         (double)(a->k_page.shape[3] + 2);
+    if (n_block < 2 || n_row * groups_of_row > FEW_GROUPS || bytes > MAX_PARTS)
+        return whole(q, a, groups_of_row, err);
+    cl_mem part;
+    const gdn_status st = xpu_scratch(q, 1, (uint64_t)bytes, &part, err);
+    return st == GDN_OK ? in_blocks(q, a, groups_of_row, n_block, part, err) : st;
+}

@@ -1,0 +1,150 @@
+/* xpu_cl.c - loading libOpenCL and listing its devices. */
+#include "xpu_cl.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+xpu_cl_table xpu_cl;
+
+static struct {
+    pthread_once_t once;
+    xpu_cl_device  device[XPU_MAX_DEVICE];
+    int            n;
+    char           none[240];
+} found = {.once = PTHREAD_ONCE_INIT};
+
+static bool load(void) {
+    static const char *const names[] = {
+#define X(name) #name,
+        XPU_CL_LIST(X)
+#undef X
+    };
+    void *lib = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (lib == NULL) {
+        snprintf(found.none, sizeof found.none, "OpenCL is not installed: %s", dlerror());
+        return false;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        void *f = dlsym(lib, names[i]);
+        if (f == NULL) {
+            snprintf(found.none, sizeof found.none, "libOpenCL.so.1 has no %s", names[i]);
+            return false;
+        }
+        memcpy((char *)&xpu_cl + i * sizeof f, &f, sizeof f); /* all members are such pointers */
+    }
+    return true;
+}
+
+_Static_assert(sizeof(xpu_cl_table) % sizeof(void *) == 0, "a table of pointers");
+
+static void text(cl_device_id d, cl_device_info what, char *out, size_t n) {
+    size_t got = 0;
+    char all[256] = "";
+    if (xpu_cl.clGetDeviceInfo(d, what, sizeof all - 1, all, &got) != CL_SUCCESS) all[0] = '\0';
+    const char *p = all + strspn(all, " ");
+    size_t len = strlen(p);
+    while (len > 0 && p[len - 1] == ' ') len--;
+    snprintf(out, n, "%.*s", (int)len, p);
+}
+
+static uint64_t number(cl_device_id d, cl_device_info what, size_t bytes) {
+    uint64_t v = 0; /* little-endian: a smaller value fills the low bytes */
+    return xpu_cl.clGetDeviceInfo(d, what, bytes, &v, NULL) == CL_SUCCESS ? v : 0;
+}
+
+/* What every kernel counts on (xpu.h). */
+static bool can_run(cl_device_id d) {
+    return number(d, CL_DEVICE_AVAILABLE, sizeof(cl_bool)) != 0 &&
+           number(d, CL_DEVICE_COMPILER_AVAILABLE, sizeof(cl_bool)) != 0 &&
+           number(d, CL_DEVICE_ENDIAN_LITTLE, sizeof(cl_bool)) != 0 &&
+           number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t)) >= 256 &&
+           number(d, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(cl_ulong)) >= 32 * 1024;
+}
+
+static void add(cl_device_id d, bool gpu) {
+    enum { INTEL = 0x8086 };
+    xpu_cl_device x = {.id = d};
+    char version[64], driver[64];
+    x.intel = gpu && number(d, CL_DEVICE_VENDOR_ID, sizeof(cl_uint)) == INTEL;
+    text(d, CL_DEVICE_NAME, x.name, sizeof x.name);
+    text(d, CL_DEVICE_VERSION, version, sizeof version);
+    text(d, CL_DRIVER_VERSION, driver, sizeof driver);
+    snprintf(x.driver, sizeof x.driver, "%.*s, driver %.40s", (int)strcspn(version, " ") + 4,
+             version, driver);
+    x.memory_bytes = number(d, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong));
+    x.max_alloc = number(d, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong));
+    int at = found.n;
+    if (x.intel)
+        for (at = 0; at < found.n && found.device[at].intel;) at++;
+    memmove(found.device + at + 1, found.device + at,
+            (size_t)(found.n - at) * sizeof *found.device);
+    found.device[at] = x;
+    found.n++;
+}
+
+static void list(void) {
+    enum { MAX = 16 };
+    cl_platform_id platform[MAX];
+    cl_uint n = 0;
+    if (!load()) return;
+    const cl_int e = xpu_cl.clGetPlatformIDs(MAX, platform, &n);
+    if (e != CL_SUCCESS || n == 0) {
+        snprintf(found.none, sizeof found.none,
+                 "OpenCL has no platform: the device's driver is not installed");
+        return;
+    }
+    bool weak = false;
+    for (int gpu = 1; gpu >= 0; gpu--) /* GPUs come before everything else */
+        for (cl_uint i = 0; i < n && i < MAX; i++) {
+            cl_device_id d[MAX];
+            cl_uint m = 0;
+            if (xpu_cl.clGetDeviceIDs(platform[i], CL_DEVICE_TYPE_ALL, MAX, d, &m) != CL_SUCCESS)
+                continue;
+            for (cl_uint k = 0; k < m && k < MAX && found.n < XPU_MAX_DEVICE; k++) {
+                const uint64_t type = number(d[k], CL_DEVICE_TYPE, sizeof(cl_device_type));
+                if (((type & CL_DEVICE_TYPE_GPU) != 0) != (gpu == 1)) continue;
+                if (can_run(d[k])) add(d[k], gpu == 1);
+                else weak = true;
+            }
+        }
+    if (found.n == 0)
+        snprintf(found.none, sizeof found.none,
+                 weak ? "OpenCL has no device with a compiler, work-groups of 256 and 32 KiB of "
+                        "local memory"
+                      : "OpenCL has no device");
+}
+
+int xpu_cl_devices(const xpu_cl_device **out, const char **none) {
+    pthread_once(&found.once, list);
+    *out = found.device;
+    *none = found.none;
+    return found.n;
+}
+
+const char *xpu_error_name(cl_int code) {
+    static const struct {
+        cl_int      code;
+        const char *name;
+    } known[] = {
+#define X(name) {name, #name},
+        X(CL_DEVICE_NOT_FOUND) X(CL_DEVICE_NOT_AVAILABLE) X(CL_COMPILER_NOT_AVAILABLE)
+        X(CL_MEM_OBJECT_ALLOCATION_FAILURE) X(CL_OUT_OF_RESOURCES) X(CL_OUT_OF_HOST_MEMORY)
+        X(CL_MEM_COPY_OVERLAP) X(CL_BUILD_PROGRAM_FAILURE) X(CL_INVALID_VALUE)
+        X(CL_INVALID_DEVICE) X(CL_INVALID_CONTEXT) X(CL_INVALID_COMMAND_QUEUE)
+        X(CL_INVALID_MEM_OBJECT) X(CL_INVALID_BINARY) X(CL_INVALID_BUILD_OPTIONS)
+        X(CL_INVALID_PROGRAM) X(CL_INVALID_PROGRAM_EXECUTABLE) X(CL_INVALID_KERNEL_NAME)
+        X(CL_INVALID_KERNEL) X(CL_INVALID_ARG_INDEX) X(CL_INVALID_ARG_VALUE)
+        X(CL_INVALID_ARG_SIZE) X(CL_INVALID_KERNEL_ARGS) X(CL_INVALID_WORK_DIMENSION)
+        X(CL_INVALID_WORK_GROUP_SIZE) X(CL_INVALID_WORK_ITEM_SIZE) X(CL_INVALID_OPERATION)
+        X(CL_INVALID_BUFFER_SIZE) X(CL_INVALID_GLOBAL_WORK_SIZE)
+        X(CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].code == code) return known[i].name;
+    static _Thread_local char number_text[32];
+    snprintf(number_text, sizeof number_text, "error %d", (int)code);
+    return number_text;
+}

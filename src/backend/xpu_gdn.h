@@ -1,0 +1,25 @@
+/* xpu_gdn.h - how the kernels of gdn_xpu.cl are cut into work-groups. */
+#ifndef GDN_BACKEND_XPU_GDN_H
+#define GDN_BACKEND_XPU_GDN_H
+
+#include "xpu.h"
+
+enum {
+    XPU_GDN_CHANNELS = 64, /* of a convolution's work-group                     */
+    XPU_GDN_ITEMS = 128,   /* of a delta rule's, at most: ITEMS in gdn_xpu.cl   */
+    XPU_GDN_ELEMS = 16,    /* of a state's row in one item: ELEMS in gdn_xpu.cl */
+};
+
+typedef struct {
+    int     lanes, rows; /* items of a row; rows of a work-group */
+    int64_t groups;      /* of a head                            */
+} xpu_gdn_rows;
+
+static inline xpu_gdn_rows xpu_gdn_state_rows(int64_t dk, int64_t dv) {
+    xpu_gdn_rows r = {.lanes = (int)((dk + XPU_GDN_ELEMS - 1) / XPU_GDN_ELEMS)};
+    r.rows = XPU_GDN_ITEMS / r.lanes;
+    r.groups = (dv + r.rows - 1) / r.rows;
+    return r;
+}
+
+#endif

@@ -1,0 +1,459 @@
+/* gdn_xpu.cl - Gated DeltaNet on the device: convolution, gates and delta rule, for gdn_core and for
+ * gdn_attention with its two stages.  Equations: conv.h, delta.h; contracts: op.h.
+ *
+ * Two launches each.  In the convolution a work-item is one channel of one sequence and takes all its
+ * tokens with the last inputs in registers: nobody else reads or writes that channel's state.
+ * Work-items behind the channels do what else there is per token: gates, or copies of z, b and a.
+ *
+ * In the delta rule a work-group has a few rows of one head's state, each row shared by `lanes` items
+ * that hold up to 16 of its elements.  A token takes one pass over the row: with the raw query and key
+ *
+ *     d = beta (v - alpha rk S k)      S' = alpha S + d rk k      o = rq (alpha S q + d rk k q)
+ *
+ * where rk and rq are the norms' factors, so that the five sums S k, S q, k k, q q, k q need one
+ * barrier together.  Local memory has two sets that tokens use in turn.
+ *
+ * What a sequence is (rows, slot, ..) lies in device memory.  Every work-item looks at it itself, and
+ * all come to the same answer; a sequence with an index out of range is left alone. */
+
+enum {
+    TAPS = 8,    /* of the convolution, at most; fewer ones lie at the end of the window */
+    ELEMS = 16,  /* of a row's elements in one item            */
+    LANES = 16,  /* items of a row at most: rows of up to 256  */
+    ITEMS = 128, /* of a work-group at most, GDN_ITEMS on the host */
+    SET = 2 * ITEMS + 3 * LANES
+};
+
+/* --- convolution: one channel's window ------------------------------------------------------ */
+
+inline float answer(const float *u, const float *w, float bias, int W) {
+    float s = bias;
+    for (int j = 0; j < TAPS; j++)
+        if (j >= TAPS - W) s = fma(w[j], u[j], s);
+    return silu(s);
+}
+
+inline void push(float *u, float x) {
+    for (int j = 0; j + 1 < TAPS; j++) u[j] = u[j + 1];
+    u[TAPS - 1] = x;
+}
+
+/* --- delta rule: one token ------------------------------------------------------------------ */
+
+inline float decay(float a, float A_log, float dt_bias) {
+    const float x = a + dt_bias;
+    const float softplus = x >= 20.0f ? x : log1p(exp(x));
+    return exp(-exp(A_log) * softplus);
+}
+
+/* Item `p` of `lanes` in row `r` of the work-group; S, k and q are its elements, zeros beyond the
+ * row's end.  Returns the output, the same in all items of the row. */
+inline float step(float *S, const float *k, const float *q, float v, float alpha, float beta,
+                  float scale, __local float *set, int p, int r, int lanes) {
+    float sk = 0, sq = 0, kk = 0, qq = 0, kq = 0;
+    for (int j = 0; j < ELEMS; j++) {
+        sk = fma(S[j], k[j], sk);
+        sq = fma(S[j], q[j], sq);
+        kk = fma(k[j], k[j], kk);
+        qq = fma(q[j], q[j], qq);
+        kq = fma(k[j], q[j], kq);
+    }
+    __local float *of_row = set + 2 * r * lanes, *all = set + 2 * ITEMS;
+    of_row[p] = sk;
+    of_row[lanes + p] = sq;
+    if (r == 0) {
+        all[p] = kk;
+        all[LANES + p] = qq;
+        all[2 * LANES + p] = kq;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    sk = sq = kk = qq = kq = 0;
+    for (int i = 0; i < lanes; i++) {
+        sk += of_row[i];
+        sq += of_row[lanes + i];
+        kk += all[i];
+        qq += all[LANES + i];
+        kq += all[2 * LANES + i];
+    }
+    const float rk = 1.0f / sqrt(kk + 1e-6f), rq = scale / sqrt(qq + 1e-6f);
+    const float d = beta * (v - alpha * (rk * sk)) * rk;
+    for (int j = 0; j < ELEMS; j++) S[j] = fma(d, k[j], alpha * S[j]);
+    return rq * fma(alpha, sq, d * kq);
+}
+
+/* Elements p, p + lanes, .. of a row of n. */
+inline void row_in(float *to, const __global void *row, int type, int p, int lanes, int n) {
+    for (int j = 0; j < ELEMS; j++) {
+        const int i = p + j * lanes;
+        to[j] = i < n ? load_as(type, row, i) : 0.0f;
+    }
+}
+inline void row_out(__global void *row, const float *from, int type, int p, int lanes, int n) {
+    for (int j = 0; j < ELEMS; j++) {
+        const int i = p + j * lanes;
+        if (i < n) store_as(type, row, i, from[j]);
+    }
+}
+
+/* --- gdn_core: a sequence ------------------------------------------------------------------- */
+
+typedef struct {
+    long slot, line;
+    int start, n, n_commit;
+    bool has_state, keep, skip;
+} core_seq;
+
+#define CORE_SEQ                                                                            \
+    TENSOR(seq_start), TENSOR(slot), TENSOR(has_state), TENSOR(line_index), TENSOR(n_commit), \
+        TENSOR(keep), int n_row, int slots, int n_line, int K
+#define CORE_SEQ_HERE                                                                      \
+    fault_, AT0(int, seq_start), AT0(int, slot), AT0(int, has_state), AT0(int, line_index), \
+        AT0(int, n_commit), AT0(int, keep), n_row, slots, n_line, K
+
+/* tell: this item reports what is wrong. */
+inline core_seq core_sequence(FAULTS, const __global int *start, const __global int *slot,
+                              const __global int *has_state, const __global int *line,
+                              const __global int *commit, const __global int *keep, int n_row,
+                              int slots, int n_line, int K, int s, bool tell) {
+    core_seq q = {0};
+    q.start = start[s];
+    q.n = start[s + 1] - q.start;
+    q.slot = slot[s];
+    q.has_state = has_state[s] != 0;
+    q.n_commit = K > 0 ? commit[s] : 0;
+    q.keep = K > 0 && keep[s] != 0 && q.n > 0;
+    q.skip = true;
+    if (q.start < 0 || start[s + 1] < q.start || start[s + 1] > n_row || (s == 0 && q.start != 0)) {
+        if (tell) FAULT(CORE_START, s + 1, start[s + 1]);
+    } else if (q.slot < 0 || q.slot >= slots) {
+        if (tell) FAULT(CORE_SLOT, s, slot[s]);
+    } else if (q.n_commit < 0 || q.n_commit > K || (q.n_commit > 0 && !q.has_state)) {
+        if (tell) FAULT(CORE_COMMIT, s, q.n_commit);
+    } else if (q.keep && (keep[s] != 1 || q.n > K)) {
+        if (tell) FAULT(CORE_KEEP, s, q.n);
+    } else if ((q.keep || q.n_commit > 0) && (line[s] < 0 || line[s] >= n_line)) {
+        if (tell) FAULT(CORE_LINE, s, line[s]);
+    } else {
+        q.line = q.keep || q.n_commit > 0 ? line[s] : 0;
+        q.skip = q.n == 0 && q.n_commit == 0;
+    }
+    return q;
+}
+
+/* --- gdn_core: convolution and gates -------------------------------------------------------- */
+
+/* The channel's window to rows 0 .. W - 2 of its state. */
+inline void put_window(__global uchar *state, long row_bytes, long c, int type, const float *u,
+                       int W) {
+    for (int j = 0; j < TAPS; j++)
+        if (j > TAPS - W) store_as(type, state + (j - (TAPS - W) - 1) * row_bytes, c, u[j]);
+}
+
+/* What a state of this type keeps of an input. */
+inline float kept(int type, float x) {
+    return type == TYPE_BF16 ? bf16_to_f32(f32_to_bf16(x)) : x;
+}
+
+__kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSOR1(work_gate),
+                        TENSOR1(b), TENSOR1(a), TENSOR2(conv_state), TENSOR(conv_w),
+                        TENSOR(conv_bias), TENSOR(A_log), TENSOR(dt_bias), TENSOR2(line), int C,
+                        int hv, int W, int type, int has_bias) {
+    const int c = get_global_id(0), s = get_global_id(1);
+    if (c >= C + hv) return;
+    const core_seq q = core_sequence(CORE_SEQ_HERE, s, c == 0);
+    if (q.skip) return;
+    const int behind = n_row + s * K; /* work rows of what is committed */
+
+    if (c >= C) {
+        const int h = c - C;
+        const float A = AT0(float, A_log)[h], dt = AT0(float, dt_bias)[h];
+        for (int i = 0; i < q.n_commit; i++) {
+            const __global float *ba = AT2(float, line, q.line, i) + C;
+            __global float *gate = AT1(float, work_gate, behind + i);
+            gate[h] = decay(ba[hv + h], A, dt);
+            gate[hv + h] = sigmoid(ba[h]);
+        }
+        for (int i = 0; i < q.n; i++) {
+            const float raw_b = AT1(float, b, q.start + i)[h], raw_a = AT1(float, a, q.start + i)[h];
+            __global float *gate = AT1(float, work_gate, q.start + i);
+            gate[h] = decay(raw_a, A, dt);
+            gate[hv + h] = sigmoid(raw_b);
+            if (!q.keep) continue;
+            __global float *ba = AT2(float, line, q.line, i) + C;
+            ba[h] = raw_b;
+            ba[hv + h] = raw_a;
+        }
+        return;
+    }
+
+    __global uchar *state = AT1(uchar, conv_state, q.slot);
+    const float bias = has_bias ? AT0(float, conv_bias)[c] : 0.0f;
+    float u[TAPS], w[TAPS];
+    for (int j = 0; j < TAPS; j++) {
+        const int tap = j - (TAPS - W);
+        w[j] = tap >= 0 ? AT0(float, conv_w)[(long)tap * C + c] : 0.0f;
+        u[j] = tap >= 1 && q.has_state ? load_as(type, state + (tap - 1) * conv_state_s1, c) : 0.0f;
+    }
+    for (int i = 0; i < q.n_commit; i++) {
+        push(u, kept(type, AT2(float, line, q.line, i)[c]));
+        AT1(float, work_qkv, behind + i)[c] = answer(u, w, bias, W);
+    }
+    /* Kept rows leave the state behind the committed ones, or at zeros where it begins. */
+    if (q.n == 0 || (q.keep && (q.n_commit > 0 || !q.has_state)))
+        put_window(state, conv_state_s1, c, type, u, W);
+    for (int i = 0; i < q.n; i++) {
+        const float x = AT1(float, qkv, q.start + i)[c];
+        push(u, kept(type, x));
+        AT1(float, work_qkv, q.start + i)[c] = answer(u, w, bias, W);
+        if (q.keep) AT2(float, line, q.line, i)[c] = x;
+    }
+    if (q.n > 0 && !q.keep) put_window(state, conv_state_s1, c, type, u, W);
+}
+
+/* --- gdn_core: delta rule ------------------------------------------------------------------- */
+
+__kernel void core_delta(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(work_qkv), TENSOR1(work_gate),
+                         TENSOR3(ssm_state), int hk, int hv, int dk, int dv, int lanes) {
+    __local float sets[2 * SET];
+    const int item = get_local_id(0), p = item % lanes, r = item / lanes;
+    const int rows = (int)get_local_size(0) / lanes, v0 = (int)get_group_id(0) * rows;
+    const int h = get_group_id(1), s = get_group_id(2), row = v0 + r;
+    const core_seq q = core_sequence(CORE_SEQ_HERE, s, false);
+    if (q.skip) return;
+    const bool mine = row < dv;
+    const int kh = h / (hv / hk), at_q = kh * dk, at_k = (hk + kh) * dk;
+    const int at_v = 2 * hk * dk + h * dv + row;
+    const float scale = 1.0f / sqrt((float)dk);
+    __global float *state = AT3(float, ssm_state, q.slot, h, mine ? row : 0);
+    float S[ELEMS], k[ELEMS], x[ELEMS];
+
+    row_in(S, state, TYPE_F32, p, lanes, mine && q.has_state ? dk : 0);
+    for (int i = 0; i < q.n_commit + q.n; i++) {
+        const int own = i - q.n_commit;
+        if (own == 0 && q.keep && (q.n_commit > 0 || !q.has_state) && mine)
+            row_out(state, S, TYPE_F32, p, lanes, dk);
+        const int at = own < 0 ? n_row + s * K + i : q.start + own;
+        const __global float *qkv = AT1(float, work_qkv, at), *gate = AT1(float, work_gate, at);
+        row_in(x, qkv + at_q, TYPE_F32, p, lanes, dk);
+        row_in(k, qkv + at_k, TYPE_F32, p, lanes, dk);
+        const float o = step(S, k, x, mine ? qkv[at_v] : 0.0f, gate[h], gate[hv + h], scale,
+                             sets + i % 2 * SET, p, r, lanes);
+        if (own >= 0 && mine && p == 0) AT2(float, core, at, h)[row] = o;
+    }
+    if (mine && !q.keep) row_out(state, S, TYPE_F32, p, lanes, dk);
+}
+
+/* --- gdn_attention: a sequence of a group --------------------------------------------------- */
+
+typedef struct {
+    long slot, read;   /* of the convolution's line; of the state to start from */
+    int  start, n, line; /* line: row where its history begins                   */
+    bool fresh, none, skip;
+} group_seq;
+
+/* n_token: of the group's order, at most; columns: 0 for a plain group. */
+#define GROUP_SEQ                                                                             \
+    TENSOR(loc), TENSOR(indx), TENSOR1(slot), TENSOR(initial), TENSOR(accepted), int n_token, \
+        int n_row, int slots, int columns, int null_slot, int has_indx, int has_initial
+#define GROUP_SEQ_HERE                                                                        \
+    fault_, AT0(int, loc), slot + slot_at, slot_s0, AT0(uchar, initial), AT0(int, accepted),   \
+        n_token, slots, columns, null_slot, has_initial
+
+inline bool is_none(int slot, int null_slot) { return slot < 0 || slot == null_slot; }
+
+inline group_seq group_sequence(FAULTS, const __global int *start, const __global uchar *slots_at,
+                                long slot_bytes, const __global uchar *initial,
+                                const __global int *accepted, int n_token, int slots, int columns,
+                                int null_slot, int has_initial, int s, bool tell) {
+    group_seq q = {0};
+    const __global int *slot =
+        (const __global int *)(slots_at + (long)s * (columns > 0 ? slot_bytes : (long)sizeof(int)));
+    const int first = start[s], end = start[s + 1], took = columns > 0 ? accepted[s] : 0;
+    q.skip = true;
+    if (first < 0 || end < first || end > n_token || (s == 0 && first != 0)) {
+        if (tell) FAULT(GDN_START, s + 1, end);
+        return q;
+    }
+    q.start = first;
+    q.n = end - first;
+    if (q.n == 0) return q;
+    if (columns > 0 && q.n > columns) {
+        if (tell) FAULT(GDN_DRAFTS, s, q.n);
+        return q;
+    }
+    if (took < 0 || took > columns) {
+        if (tell) FAULT(GDN_ACCEPTED, s, took);
+        return q;
+    }
+    q.none = is_none(slot[0], null_slot);
+    q.line = took > 0 ? took - 1 : 0;
+    q.slot = slot[0];
+    q.read = slot[q.line];
+    q.fresh = has_initial && initial[s] == 0;
+    if (!q.none && q.slot >= slots) {
+        if (tell) FAULT(GDN_SLOT, s, slot[0]);
+    } else if (!q.none && (is_none(slot[q.line], null_slot) || q.read >= slots)) {
+        if (tell) FAULT(GDN_READ, s, slot[q.line]);
+    } else {
+        q.skip = false;
+    }
+    return q;
+}
+
+/* The row of token t, or -1. */
+inline int token_row(const __global int *indx, int has_indx, int t, int n_row) {
+    const int row = has_indx ? indx[t] : t;
+    return row >= 0 && row < n_row ? row : -1;
+}
+#define TOKEN_ROW(t) token_row(AT0(int, indx), has_indx, t, n_row)
+
+/* --- gdn_attention: first stage ------------------------------------------------------------- */
+
+/* Bits of an element, so that copies are copies. */
+inline uint bits_at(int type, const __global void *p, long i) {
+    return type == TYPE_F32 ? ((const __global uint *)p)[i] : ((const __global ushort *)p)[i];
+}
+inline void put_bits(int type, __global void *p, long i, uint v) {
+    if (type == TYPE_F32) ((__global uint *)p)[i] = v;
+    else ((__global ushort *)p)[i] = (ushort)v;
+}
+
+/* Element of channel c in a row of qkvz; behind the channels lies z. */
+inline int source(int c, int nk, int r, int dk, int dv, bool reorder) {
+    if (reorder) return c;
+    const int keys = nk * dk, values = r * dv, group = 2 * (dk + values);
+    if (c < keys) return c / dk * group + c % dk;
+    c -= keys;
+    if (c < keys) return c / dk * group + dk + c % dk;
+    c -= keys;
+    if (c < nk * values) return c / values * group + 2 * dk + c % values;
+    c -= nk * values;
+    return c / values * group + 2 * dk + values + c % values;
+}
+
+__kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENSOR2(z),
+                             TENSOR(conv_state), long slot_bytes, long row_bytes, long channel_bytes,
+                             TENSOR1(conv_weights), TENSOR(conv_bias), TENSOR2(q), TENSOR2(k),
+                             TENSOR2(v), TENSOR1(b), TENSOR1(a), int nk, int r, int dk, int dv,
+                             int W, int act, int has_bias, int reorder) {
+    const int i = get_global_id(0), s = get_global_id(1);
+    const int nv = nk * r, keys = nk * dk, C = 2 * keys + nv * dv, Z = nv * dv;
+    if (i >= C + Z + nv) return;
+    const group_seq m = group_sequence(GROUP_SEQ_HERE, s, i == 0);
+    if (m.skip) return;
+
+    if (i >= C + Z) { /* the gates of a head, as they are */
+        const int h = i - C - Z, g = h / r;
+        const int at_b = reorder ? h : 2 * g * r + h % r;
+        const int at_a = reorder ? nv + h : (2 * g + 1) * r + h % r;
+        for (int t = m.start; t < m.start + m.n; t++) {
+            const int row = TOKEN_ROW(t);
+            const bool zero = m.none || row < 0;
+            if (row < 0 && h == 0) FAULT(GDN_ROW, t, has_indx ? AT0(int, indx)[t] : t);
+            put_bits(act, AT1(uchar, b, t), h, zero ? 0 : bits_at(act, AT1(uchar, ba, row), at_b));
+            put_bits(act, AT1(uchar, a, t), h, zero ? 0 : bits_at(act, AT1(uchar, ba, row), at_a));
+        }
+        return;
+    }
+    const int src = source(i, nk, r, dk, dv, reorder != 0);
+    if (i >= C) {
+        const int head = (i - C) / dv, col = (i - C) % dv;
+        for (int t = m.start; t < m.start + m.n; t++) {
+            const int row = TOKEN_ROW(t);
+            if (row < 0) continue;
+            put_bits(act, AT2(uchar, z, row, head), col,
+                     m.none ? 0 : bits_at(act, AT1(uchar, qkvz, row), src));
+        }
+        return;
+    }
+
+    /* The channel's place in a row between the stages. */
+    const bool is_q = i < keys, is_k = !is_q && i < 2 * keys;
+    const int c = is_q ? i : is_k ? i - keys : i - 2 * keys, d = is_q || is_k ? dk : dv;
+    const int col = c % d;
+    __global uchar *to = is_q   ? AT2(uchar, q, 0, c / d)
+                         : is_k ? AT2(uchar, k, 0, c / d)
+                                : AT2(uchar, v, 0, c / d);
+    const long to_s0 = is_q ? q_s0 : is_k ? k_s0 : v_s0;
+    if (m.none) {
+        for (int t = m.start; t < m.start + m.n; t++) put_bits(act, to + t * to_s0, col, 0);
+        return;
+    }
+
+    __global uchar *line = AT0(uchar, conv_state) + m.slot * slot_bytes + i * channel_bytes;
+    const float bias = has_bias ? load_as(act, AT0(uchar, conv_bias), i) : 0.0f;
+    float u[TAPS], w[TAPS];
+    uint old[TAPS]; /* the window's bits */
+    for (int j = 0; j < TAPS; j++) {
+        const int tap = j - (TAPS - W);
+        w[j] = tap >= 0 ? load_as(act, AT1(uchar, conv_weights, i), tap) : 0.0f;
+        const bool stored = tap >= 1 && !m.fresh;
+        const __global uchar *from = line + (stored ? m.line + tap - 1 : 0) * row_bytes;
+        old[j] = stored ? bits_at(act, from, 0) : 0;
+        u[j] = stored ? load_as(act, from, 0) : 0.0f;
+    }
+    /* A speculative line keeps its history less the first row, then come the inputs. */
+    if (columns > 0)
+        for (int j = 0; j < TAPS; j++)
+            if (j >= TAPS - W + 2) put_bits(act, line + (j - (TAPS - W) - 2) * row_bytes, 0, old[j]);
+    for (int t = 0; t < m.n; t++) {
+        const int row = TOKEN_ROW(m.start + t);
+        const __global uchar *from = AT1(uchar, qkvz, row < 0 ? 0 : row);
+        for (int j = 0; j + 1 < TAPS; j++) old[j] = old[j + 1];
+        old[TAPS - 1] = row < 0 ? 0 : bits_at(act, from, src);
+        push(u, row < 0 ? 0.0f : load_as(act, from, src));
+        store_as(act, to + (m.start + t) * to_s0, col, answer(u, w, bias, W));
+        if (columns > 0) put_bits(act, line + (W - 2 + t) * row_bytes, 0, old[TAPS - 1]);
+    }
+    if (columns == 0)
+        for (int j = 0; j < TAPS; j++)
+            if (j > TAPS - W) put_bits(act, line + (j - (TAPS - W) - 1) * row_bytes, 0, old[j]);
+}
+
+/* --- gdn_attention: second stage ------------------------------------------------------------ */
+
+__kernel void attention_delta(FAULTS, GROUP_SEQ, TENSOR2(core), TENSOR2(q), TENSOR2(k), TENSOR2(v),
+                              TENSOR1(b), TENSOR1(a), TENSOR(A_log), TENSOR(dt_bias),
+                              TENSOR3(ssm_state), int r_heads, int dk, int dv, int act, int type,
+                              int lanes) {
+    __local float sets[2 * SET];
+    const int item = get_local_id(0), p = item % lanes, r = item / lanes;
+    const int rows = (int)get_local_size(0) / lanes, v0 = (int)get_group_id(0) * rows;
+    const int h = get_group_id(1), s = get_group_id(2), out = v0 + r, kh = h / r_heads;
+    const group_seq m = group_sequence(GROUP_SEQ_HERE, s, item == 0 && v0 == 0 && h == 0);
+    if (m.skip) return;
+    const bool mine = out < dv;
+    if (m.none) {
+        for (int t = m.start; t < m.start + m.n; t++) {
+            const int row = TOKEN_ROW(t);
+            if (mine && p == 0 && row >= 0) put_bits(act, AT2(uchar, core, row, h), out, 0);
+        }
+        return;
+    }
+    const float A = AT0(float, A_log)[h], dt = load_as(act, AT0(uchar, dt_bias), h);
+    const float scale = 1.0f / sqrt((float)dk);
+    const __global int *column = (const __global int *)(slot + slot_at + s * slot_s0);
+    float S[ELEMS], key[ELEMS], query[ELEMS];
+
+    row_in(S, AT3(uchar, ssm_state, m.read, h, mine ? out : 0), type, p, lanes,
+           mine && !m.fresh ? dk : 0);
+    for (int t = 0; t < m.n; t++) {
+        const int from = m.start + t, row = TOKEN_ROW(from);
+        if (row < 0 && item == 0) FAULT(GDN_ROW, from, has_indx ? AT0(int, indx)[from] : from);
+        row_in(query, AT2(uchar, q, from, kh), act, p, lanes, dk);
+        row_in(key, AT2(uchar, k, from, kh), act, p, lanes, dk);
+        const float value = mine ? load_as(act, AT2(uchar, v, from, h), out) : 0.0f;
+        const float alpha = decay(load_as(act, AT1(uchar, a, from), h), A, dt);
+        const float beta = sigmoid(load_as(act, AT1(uchar, b, from), h));
+        const float o =
+            step(S, key, query, value, alpha, beta, scale, sets + t % 2 * SET, p, r, lanes);
+        if (mine && p == 0 && row >= 0) store_as(act, AT2(uchar, core, row, h), out, o);
+        if (columns == 0 || !mine) continue;
+        const int to = column[t];
+        if (is_none(to, null_slot)) continue;
+        if (to < slots) row_out(AT3(uchar, ssm_state, to, h, out), S, type, p, lanes, dk);
+        else if (item == 0) FAULT(GDN_SLOT, s, to);
+    }
+    if (columns == 0 && mine)
+        row_out(AT3(uchar, ssm_state, m.slot, h, out), S, type, p, lanes, dk);
+}

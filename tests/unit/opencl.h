@@ -1,0 +1,46 @@
+/* opencl.h - around the tests of the xpu device: a folder for what drivers and we keep
+ * compiled, and the skip where there is no OpenCL device. */
+#ifndef GDN_TESTS_OPENCL_H
+#define GDN_TESTS_OPENCL_H
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <gdn/op.h>
+
+enum { OPENCL_SKIP = 77 };
+
+static char opencl_folder[] = "/tmp/gdn-test-xpu-XXXXXX";
+
+static int opencl_removed(const char *path, const struct stat *s, int type, struct FTW *at) {
+    (void)s, (void)type, (void)at;
+    return remove(path);
+}
+
+static void opencl_end(void) { nftw(opencl_folder, opencl_removed, 16, FTW_DEPTH | FTW_PHYS); }
+
+/* 0, or what the program ends with. */
+static int opencl_begin(void) {
+    gdn_err err;
+    gdn_device *d;
+    if (mkdtemp(opencl_folder) == NULL) return 1;
+    setenv("XDG_CACHE_HOME", opencl_folder, 1);
+    setenv("POCL_CACHE_DIR", opencl_folder, 1);
+    if (gdn_device_open("xpu", NULL, &d, &err) != GDN_OK) {
+        opencl_end();
+        printf("%s\n", err.text);
+        return OPENCL_SKIP;
+    }
+    gdn_device_close(d);
+    return 0;
+}
+
+/* What drivers hold until the end, in C++, is theirs. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+    return "leak:libstdc++.so\nleak:libLLVM\nleak:libpocl\nleak:libclang\nleak:libOpenCL\n";
+}
+
+#endif
