@@ -91,6 +91,12 @@ def versions():
 
 
 def commit_of(checkout):
+    """Its commit; {file: commit} where the working copy is put together from several of them and
+    says so in commits.json."""
+    parts = os.path.join(checkout, "commits.json")
+    if os.path.exists(parts):
+        with open(parts, encoding="utf-8") as f:
+            return json.load(f)
     done = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True,
                           text=True, check=False)
     return done.stdout.strip() or None
