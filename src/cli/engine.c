@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* "16G", "1.5T", "512MiB", "4096": powers of 1024. */
 int64_t cli_size(const char *s) {
     static const char unit[] = "KMGT";
     const size_t digits = strspn(s, "0123456789.");

@@ -2,7 +2,6 @@
 #include "cli.h"
 
 #include <gdn/tools.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,25 +14,6 @@ static const opt_about about = {
     "The block is the shortest multiple that the device takes whose page holds a state.  Work\n"
     "space of the forward pass is not counted.",
 };
-
-/* "16G", "1.5T", "4096": powers of 1024. */
-static bool parse_bytes(const char *s, uint64_t *out) {
-    static const char unit[] = "KMGT";
-    char *end;
-    if (strspn(s, "0123456789.") == 0) return false;
-    if (strspn(s, "0123456789.") == 1 && s[0] == '.') return false;
-    double x = strtod(s, &end);
-    if (end != s + strspn(s, "0123456789.")) return false;
-    const char *u = *end != '\0' ? strchr(unit, *end) : NULL;
-    if (u != NULL) {
-        x = ldexp(x, 10 * (int)(u - unit + 1));
-        end++;
-        if (strcmp(end, "iB") == 0) end += 2;
-    }
-    if (*end != '\0' || !(x >= 1 && x <= 0x1p60)) return false;
-    *out = (uint64_t)x;
-    return true;
-}
 
 /* A value that has to be one of the words, which stand between blanks; 0 or 2. */
 static int one_of(const char *option, const char *value, const char *words) {
@@ -208,7 +188,9 @@ int cli_plan(int argc, char **argv) {
     if (common.model != NULL && o.like != NULL)
         return opt_usage(&about, "only one of --model and --like");
     if (typed && o.like == NULL) return opt_usage(&about, "--type goes with --like");
-    if (memory != NULL && !parse_bytes(memory, &o.memory_bytes))
+    const int64_t bytes = memory != NULL ? cli_size(memory) : 1;
+    if (memory != NULL) o.memory_bytes = bytes > 0 ? (uint64_t)bytes : 0;
+    if (bytes < 1)
         return opt_usage(&about, "--memory is \"%s\"; need bytes, or K, M, G or T of them", memory);
     if (one_of("mode", o.mode, " none align all ") != 0 ||
         one_of("type", o.type, " bf16 f16 f32 fp8 ") != 0 ||
