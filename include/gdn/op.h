@@ -176,6 +176,24 @@ typedef struct {
     bool       add;
 } gdn_linear_op_args;
 
+/* A projection and what stands around it, in as few launches as the device knows how:
+ *
+ *     x ─► [ rms_norm, times silu(z) ] ─► w ─► [ swiglu ] ─► y, or added to y
+ *
+ * with the bits of rms_norm, linear and swiglu one after the other. */
+typedef struct {
+    gdn_tensor y;             /* [n_row, n] f32; with swiglu [n_row, n / 2] f32 or bf16  out */
+    gdn_tensor x;             /* with norm_w [n_row, k], or [n_row, n_head, d] of n_head d = k,
+                                 f32; else as linear's x                                  */
+    gdn_tensor z;             /* the shape of x, f32; optional, with norm_w               */
+    gdn_tensor norm_w;        /* [k], or [d], f32; optional                               */
+    float      eps;
+    const gdn_weight *w;      /* [n, k]                                                   */
+    bool       add, swiglu;   /* not both                                                 */
+    gdn_tensor work_x;        /* with norm_w: [n_row, k], as linear's x          scratch  */
+    gdn_tensor work_y;        /* with swiglu: [n_row, n] f32                     scratch  */
+} gdn_project_args;
+
 /* Cosines and sines for rotary embedding (rope_type default, mrope interleaved). */
 typedef struct {
     gdn_tensor cs;            /* [n_row, rot] f32: cosines, then sines       out          */
@@ -498,6 +516,7 @@ GDN_API gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *
 GDN_API gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err);
+GDN_API gdn_status gdn_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err);

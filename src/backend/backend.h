@@ -2,8 +2,8 @@
  *
  * A backend is one constant struct: calls for memory and the order of work, and an op table made
  * from one list.  REQUIRED: a backend without the op refuses a model at load, by name.  FUSED:
- * may be NULL, and the caller composes it from required ones.  Ops receive arguments that op.c
- * has checked.
+ * may be NULL, or answer GDN_E_UNSUPPORTED (err untouched) before it has done anything; then it is
+ * composed from required ones, to the same bits.  Ops receive arguments that op.c has checked.
  *
  * Constraints are data: the engine asks for them and never for a device's name. */
 #ifndef GDN_BACKEND_H
@@ -22,6 +22,7 @@
     X(rms_norm, gdn_rms_norm_args, REQUIRED)            \
     X(cast, gdn_cast_args, REQUIRED)                    \
     X(linear, gdn_linear_op_args, REQUIRED)             \
+    X(project, gdn_project_args, FUSED)                 \
     X(rope_angles, gdn_rope_angles_args, REQUIRED)      \
     X(attn_store, gdn_attn_store_args, REQUIRED)        \
     X(attn, gdn_attn_args, REQUIRED)                    \

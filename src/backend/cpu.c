@@ -257,7 +257,9 @@ const gdn_backend gdn_backend_cpu = {
     .regions = cpu_regions,
     .kernels = cpu_kernels,
     .op = {
-#define X(op_, args, need) .op_ = cpu_op_##op_,
+#define REQUIRED(op_) .op_ = cpu_op_##op_,
+#define FUSED(op_) /* composed: a kernel's start costs little here */
+#define X(op_, args, need) need(op_)
         GDN_OP_LIST(X)
 #undef X
     },

@@ -174,6 +174,7 @@ gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_
     X(rms_norm, gdn_rms_norm_args)                \
     X(cast, gdn_cast_args)                        \
     X(linear, gdn_linear_op_args)                 \
+    X(project, gdn_project_args)                  \
     X(rope_angles, gdn_rope_angles_args)          \
     X(rms_norm_gated, gdn_rms_norm_gated_args)    \
     X(lora, gdn_lora_op_args)                     \

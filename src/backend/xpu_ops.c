@@ -1,4 +1,4 @@
-/* xpu_ops.c - the xpu's row-wise ops and matrix products. */
+/* xpu_ops.c - the xpu's row-wise ops. */
 #include <math.h>
 
 #include "xpu.h"
@@ -136,41 +136,6 @@ gdn_status xpu_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_e
     xpu_int(&c, a->mrope ? 3 * (int64_t)a->section[1] : 0);
     xpu_int(&c, a->mrope ? 3 * (int64_t)a->section[2] : 0);
     return start_columns(&c, rot / 2, a->pos.shape[0], err);
-}
-
-/* --- products ----------------------------------------------------------------------- */
-
-static const char *linear_kernel(gdn_type w, gdn_type x) {
-    if (x == GDN_BF16) return "linear_bf16_bf16";
-    return w == GDN_BF16 ? "linear_bf16" : w == GDN_F16 ? "linear_f16"
-         : w == GDN_F8 ? "linear_f8" : "linear_f32";
-}
-
-gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err) {
-    enum { OUTPUTS = 8, ROWS = 4 }; /* of a work-group */
-    const xpu_weight *w = xpu_weight_of(a->w);
-    const int64_t n_row = a->y.shape[0];
-    if (n_row > 0 && a->x.shape[0] == 0)
-        return gdn_fail(err, GDN_E_INVALID, "linear: %lld rows of an x without any",
-                        (long long)n_row);
-    xpu_call c = xpu_begin(q, "linear", linear_kernel(w->base.type, a->x.type));
-    xpu_tensor(&c, &a->y, 1);
-    xpu_tensor(&c, &a->x, 1);
-    xpu_tensor(&c, &a->row, 0);
-    xpu_memory(&c, w->data);
-    xpu_memory(&c, w->scale);
-    xpu_int(&c, w->n_scale);
-    xpu_int(&c, w->scale_cols);
-    xpu_int(&c, w->base.n);
-    xpu_int(&c, w->base.k);
-    xpu_int(&c, n_row);
-    xpu_int(&c, a->row.buf != NULL);
-    xpu_long(&c, a->x.shape[0]);
-    xpu_int(&c, a->add);
-    xpu_faults(&c);
-    const int64_t groups[3] = {((int64_t)w->base.n + OUTPUTS - 1) / OUTPUTS,
-                               (n_row + ROWS - 1) / ROWS, 1};
-    return xpu_start(&c, groups, (const int[3]){16, OUTPUTS, 1}, err);
 }
 
 /* --- adapters ----------------------------------------------------------------------- */

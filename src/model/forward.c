@@ -69,9 +69,49 @@ static gdn_status project(gdn_forward *f, const gdn_projection *p, gdn_tensor x,
     return GDN_OK;
 }
 
+/* Whether an adapter of this step's rows may add to a projection: its inputs are needed then, and
+ * its outputs before the gate. */
+static bool adapted(const gdn_forward *f, const gdn_projection *p) {
+    if (f->ws->adapter.buf == NULL || f->m->site == NULL) return false;
+    for (int32_t i = 0; i < p->n_piece; i++)
+        if (f->m->site[p->piece[i].index].n_used > 0) return true;
+    return false;
+}
+
+/* A projection with the norm before it and the gate behind it; a lacks what p and the workspace
+ * know. */
+static gdn_status project_all(gdn_forward *f, const gdn_projection *p, gdn_project_args a,
+                              gdn_err *err) {
+    a.eps = (float)f->m->config.eps;
+    if (p->n == 1 && !adapted(f, p)) {
+        a.w = p->w[0];
+        return gdn_op_project(f->q, &a, err);
+    }
+    gdn_tensor x = a.x;
+    if (a.norm_w.buf != NULL) {
+        gdn_rms_norm_args n = {.y = a.work_x, .x = a.x, .z = a.z, .w = a.norm_w, .eps = a.eps};
+        if (a.x.ndim == 3) n.y = heads(a.work_x, a.x.shape[1], a.x.shape[2], a.x.shape[2]);
+        TRY(gdn_op_rms_norm(f->q, &n, err));
+        x = a.work_x;
+    }
+    TRY(project(f, p, x, a.swiglu ? a.work_y : a.y, a.add, err));
+    const gdn_swiglu_op_args s = {.y = a.y, .x = a.work_y};
+    return a.swiglu ? gdn_op_swiglu(f->q, &s, err) : GDN_OK;
+}
+
 static gdn_status norm(gdn_forward *f, gdn_tensor y, gdn_tensor x, gdn_tensor w, gdn_err *err) {
     gdn_rms_norm_args a = {.y = y, .x = x, .w = w, .eps = (float)f->m->config.eps};
     return gdn_op_rms_norm(f->q, &a, err);
+}
+
+/* The projection that a layer begins with. */
+static gdn_status project_in(gdn_forward *f, const gdn_layer *l, int64_t T, gdn_tensor y,
+                             gdn_err *err) {
+    const gdn_project_args a = {.y = y,
+                                .x = head_rows(f->ws->h, T),
+                                .norm_w = l->input_norm,
+                                .work_x = head_rows(f->ws->xn, T)};
+    return project_all(f, &l->in, a, err);
 }
 
 /* --- mixers ------------------------------------------------------------------------ */
@@ -92,7 +132,7 @@ static gdn_status attention_layer(gdn_forward *f, const gdn_layer *l, const gdn_
     gdn_workspace *ws = f->ws;
     const int64_t T = rows_of(rows), D = c->head_dim, hq = c->hq, hkv = c->hkv;
     const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
-    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
+    TRY(project_in(f, l, T, proj, err));
 
     gdn_attn_store_args s = {
         .q_out = head_rows(ws->q, T),
@@ -169,7 +209,7 @@ static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_r
     const int64_t T = rows_of(rows), hv = c->hv, dv = c->dv, Vd = hv * dv;
     const int64_t C = 2 * (int64_t)c->hk * c->dk + Vd;
     const gdn_tensor proj = matrix(ws->proj, T, l->in.n_out);
-    TRY(project(f, &l->in, head_rows(ws->xn, T), proj, false, err));
+    TRY(project_in(f, l, T, proj, err));
 
     gdn_core_args a = core_args(f, l, rows);
     a.qkv = columns(proj, 0, C);
@@ -177,26 +217,29 @@ static gdn_status gdn_layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_r
     a.a = columns(proj, C + Vd + hv, hv);
     TRY(gdn_op_gdn_core(f->q, &a, err));
 
-    const gdn_tensor y = matrix(ws->act, T, Vd);
-    gdn_rms_norm_args n = {.y = heads(y, hv, dv, dv),
-                           .x = a.core,
-                           .z = heads(columns(proj, C, Vd), hv, dv, dv),
-                           .w = l->gated_norm,
-                           .eps = (float)c->eps};
-    TRY(gdn_op_rms_norm(f->q, &n, err));
-    return project(f, &l->out, y, head_rows(ws->h, T), true, err);
+    const gdn_project_args out = {.y = head_rows(ws->h, T),
+                                  .x = a.core,
+                                  .z = heads(columns(proj, C, Vd), hv, dv, dv),
+                                  .norm_w = l->gated_norm,
+                                  .add = true,
+                                  .work_x = matrix(ws->act, T, Vd)};
+    return project_all(f, &l->out, out, err);
 }
 
 /* --- feed-forward ------------------------------------------------------------------- */
 
-/* y (+)= down swiglu(gate_up xn) */
-static gdn_status mlp_rows(gdn_forward *f, const gdn_mlp *mlp, int64_t T, gdn_tensor y, bool add,
-                           gdn_err *err) {
+/* y (+)= down swiglu(gate_up norm(h)); without a norm the input is xn. */
+static gdn_status mlp_rows(gdn_forward *f, const gdn_mlp *mlp, int64_t T, gdn_tensor norm_w,
+                           gdn_tensor y, bool add, gdn_err *err) {
     gdn_workspace *ws = f->ws;
-    const gdn_tensor gu = matrix(ws->proj, T, mlp->gate_up.n_out);
-    TRY(project(f, &mlp->gate_up, head_rows(ws->xn, T), gu, false, err));
-    gdn_swiglu_op_args a = {.y = matrix(ws->act, T, mlp->gate_up.n_out / 2), .x = gu};
-    TRY(gdn_op_swiglu(f->q, &a, err));
+    const gdn_tensor xn = head_rows(ws->xn, T);
+    const gdn_project_args a = {.y = matrix(ws->act, T, mlp->gate_up.n_out / 2),
+                                .x = norm_w.buf != NULL ? head_rows(ws->h, T) : xn,
+                                .norm_w = norm_w,
+                                .swiglu = true,
+                                .work_x = xn,
+                                .work_y = matrix(ws->proj, T, mlp->gate_up.n_out)};
+    TRY(project_all(f, &mlp->gate_up, a, err));
     return project(f, &mlp->down, a.y, y, add, err);
 }
 
@@ -230,7 +273,7 @@ static gdn_status moe_rows(gdn_forward *f, const gdn_moe *moe, int64_t T, gdn_er
     if (c->shared_ffn > 0) {
         s.shared = head_rows(ws->shared, T);
         s.gate = columns(logits, E, 1);
-        TRY(mlp_rows(f, &moe->shared, T, s.shared, false, err));
+        TRY(mlp_rows(f, &moe->shared, T, (gdn_tensor){0}, s.shared, false, err));
     }
     return gdn_op_moe_combine(f->q, &s, err);
 }
@@ -238,12 +281,11 @@ static gdn_status moe_rows(gdn_forward *f, const gdn_moe *moe, int64_t T, gdn_er
 static gdn_status layer_rows(gdn_forward *f, const gdn_layer *l, const gdn_rows *rows,
                              gdn_err *err) {
     const int64_t T = rows_of(rows);
-    const gdn_tensor h = head_rows(f->ws->h, T), xn = head_rows(f->ws->xn, T);
-    TRY(norm(f, xn, h, l->input_norm, err));
+    const gdn_tensor h = head_rows(f->ws->h, T);
     TRY(l->full ? attention_layer(f, l, rows, err) : gdn_layer_rows(f, l, rows, err));
-    TRY(norm(f, xn, h, l->post_norm, err));
-    return l->moe ? moe_rows(f, &l->experts, T, err)
-                  : mlp_rows(f, &l->mlp, T, h, true, err);
+    if (!l->moe) return mlp_rows(f, &l->mlp, T, l->post_norm, h, true, err);
+    TRY(norm(f, head_rows(f->ws->xn, T), h, l->post_norm, err));
+    return moe_rows(f, &l->experts, T, err);
 }
 
 /* --- the whole ------------------------------------------------------------------------ */

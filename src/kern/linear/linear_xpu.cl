@@ -1,62 +1,220 @@
 /* linear_xpu.cl - products with a weight matrix: y[m][n] = sum_k x[m][k] w[n][k].
  *
- * An item of the 16 in a line takes every 16th k of one output and up to four rows; the line's sums
- * are then added in ascending order.  So a row's bits do not depend on the rows beside it, and
- * weights are read in whole lines, once for four rows. */
+ * An output is summed by a line of 16 items: inputs go to them in stretches of 8, one stretch after
+ * the other, and the items' sums are added in ascending order.  That is so in all kernels here, so a
+ * row's bits do not depend on the rows beside it.  Kernels differ in how many rows (R) and outputs
+ * (N) a line has in registers, and how many lines of a work-group have rows of their own (RL) and
+ * outputs of their own (OL):
+ *
+ *     linear_1, _2, _4, _8    few rows: weights are read once, in whole lines
+ *     linear_tile             many rows: 8 x 8 sums an item
+ *
+ * each for f32 inputs and bf16 weights alone, and with any_ before the name for all types.
+ *
+ * project_1, _2, _4 have the rows in local memory, where they are first normalised (bit for bit as
+ * norm_xpu.cl does it), and may end in swiglu: with those one launch does what takes three. */
 
-enum { LINE = 16, OUTPUTS = 8, ROWS = 4 };
+enum { LINE = 16, STRETCH = 8, STEP = LINE * STRETCH };
 
-/* X: type and conversion of an input; W: of a weight, S: its scale. */
-#define LINEAR(name, X, x_f32, W, w_f32, S)                                                      \
-    __kernel __attribute__((reqd_work_group_size(16, 8, 1)))                                     \
-    void name(TENSOR1(y), TENSOR1(x), TENSOR(row), __global const W *w,                          \
-              __global const float *scale, int n_scale, int scale_cols, int n, int k, int n_row, \
-              int gather, long n_x, int add, FAULTS) {                                           \
-        __local float part[OUTPUTS][ROWS][LINE];                                                 \
-        const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                      \
-        const int out = (int)get_group_id(0) * OUTPUTS + line;                                   \
-        const int first = (int)get_group_id(1) * ROWS;                                           \
-        const long o = min(out, n - 1); /* beyond the edge: computed, not stored */              \
-        const __global X *in[ROWS];                                                              \
-        bool valid[ROWS];                                                                        \
-        for (int r = 0; r < ROWS; r++) {                                                         \
-            const int i = min(first + r, n_row - 1);                                             \
-            long from = gather ? AT0(int, row)[i] : i;                                           \
-            valid[r] = from >= 0 && from < n_x;                                                  \
-            if (!valid[r]) {                                                                     \
-                if (lane == 0 && out == 0) FAULT(LINEAR_ROW, i, from);                           \
-                from = 0;                                                                        \
-            }                                                                                    \
-            in[r] = AT1(X, x, from);                                                             \
-        }                                                                                        \
-        float sum[ROWS] = {0.0f, 0.0f, 0.0f, 0.0f};                                              \
-        const __global W *weight = w + o * k;                                                    \
-        const __global float *own = scale + o * n_scale;                                         \
-        for (int i = lane; i < k; i += LINE) {                                                   \
-            const float v = w_f32(weight[i]) * S;                                                \
-            for (int r = 0; r < ROWS; r++) sum[r] = fma(x_f32(in[r][i]), v, sum[r]);             \
-        }                                                                                        \
-        for (int r = 0; r < ROWS; r++) part[line][r][lane] = sum[r];                             \
-        barrier(CLK_LOCAL_MEM_FENCE);                                                            \
-        if (lane >= ROWS || out >= n || first + lane >= n_row || !valid[lane]) return;           \
-        float all = part[line][lane][0];                                                         \
-        for (int i = 1; i < LINE; i++) all += part[line][lane][i];                               \
-        __global float *to = AT1(float, y, first + lane) + out;                                  \
-        *to = add ? *to + all : all;                                                             \
-    }
-
-#define AS_IT_IS(v) (v)
-
-/* vload_half takes memory, not a value. */
-inline float f16_bits_to_f32(ushort h) {
-    const uint sign = (uint)(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 1023u;
-    if (e == 31u) return as_float(sign | 0x7f800000u | m << 13);
-    if (e != 0u) return as_float(sign | (e + 112u) << 23 | m << 13);
-    return as_float(sign | as_uint((float)m * 0x1p-24f));
+/* Weights of an output times their scale, which F8 alone has. */
+inline float8 weight8(int type, const __global uchar *w, const __global float *scale, int scale_cols,
+                      long i, int whole, int left) {
+    const float8 v = load8(type, w, i, whole, left);
+    if (type != TYPE_F8) return v;
+    if (scale_cols % STRETCH == 0) return v * scale[i / scale_cols];
+    float s[STRETCH];
+    for (int j = 0; j < STRETCH; j++) s[j] = j < left ? scale[(i + j) / scale_cols] : 0.0f;
+    return v * (float8)(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]);
 }
 
-LINEAR(linear_f32, float, AS_IT_IS, float, AS_IT_IS, 1.0f)
-LINEAR(linear_bf16, float, AS_IT_IS, ushort, bf16_to_f32, 1.0f)
-LINEAR(linear_f16, float, AS_IT_IS, ushort, f16_bits_to_f32, 1.0f)
-LINEAR(linear_f8, float, AS_IT_IS, uchar, f8_to_f32, own[i / scale_cols])
-LINEAR(linear_bf16_bf16, ushort, bf16_to_f32, ushort, bf16_to_f32, 1.0f)
+inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 ? 1 : 2; }
+
+#define UNROLL _Pragma("unroll")
+
+#define WEIGHT                                                                                 \
+    __global const uchar *w, __global const float *scale, int n_scale, int scale_cols, int w_type, \
+        int n, int k, int whole
+
+#define LINEAR(name, R, N, RL, OL, XT, WT)                                                     \
+    __kernel __attribute__((reqd_work_group_size(LINE, RL *OL, 1)))                            \
+    void name(TENSOR1(y), TENSOR1(x), TENSOR(row), WEIGHT, int n_row, int gather, long n_x,    \
+              int add, int x_type, FAULTS) {                                                   \
+        __local float part[RL * OL][R][LINE + 1];                                              \
+        const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                    \
+        const int out = ((int)get_group_id(0) * OL + line % OL) * N;                           \
+        const int first = ((int)get_group_id(1) * RL + line / OL) * R;                         \
+        const __global uchar *in[R];                                                           \
+        bool valid[R];                                                                         \
+        UNROLL for (int r = 0; r < R; r++) {                                                   \
+            const int i = min(first + r, n_row - 1);                                           \
+            long from = gather ? AT0(int, row)[i] : i;                                         \
+            valid[r] = from >= 0 && from < n_x;                                                \
+            if (!valid[r]) {                                                                   \
+                if (lane == 0 && out == 0) FAULT(LINEAR_ROW, i, from);                         \
+                from = 0;                                                                      \
+            }                                                                                  \
+            in[r] = AT1(uchar, x, from);                                                       \
+        }                                                                                      \
+        /* Beyond the edges: computed, not stored. */                                          \
+        float sum[R][N];                                                                       \
+        const __global uchar *weight[N];                                                       \
+        const __global float *own[N];                                                          \
+        UNROLL for (int o = 0; o < N; o++) {                                                   \
+            const long at = min(out + o, n - 1);                                               \
+            weight[o] = w + at * k * type_bytes(WT);                                           \
+            own[o] = scale + at * n_scale;                                                     \
+            UNROLL for (int r = 0; r < R; r++) sum[r][o] = 0.0f;                               \
+        }                                                                                      \
+        UNROLL_STEPS(R) for (int i = lane * STRETCH; i < k; i += STEP) {                       \
+            float8 v[N];                                                                       \
+            UNROLL for (int o = 0; o < N; o++)                                                 \
+                v[o] = weight8(WT, weight[o], own[o], scale_cols, i, whole, k - i);            \
+            UNROLL for (int r = 0; r < R; r++) {                                               \
+                const float8 u = load8(XT, in[r], i, whole, k - i);                            \
+                UNROLL for (int o = 0; o < N; o++) sum[r][o] = fma8(u, v[o], sum[r][o]);       \
+            }                                                                                  \
+        }                                                                                      \
+        UNROLL for (int o = 0; o < N; o++) {                                                   \
+            UNROLL for (int r = 0; r < R; r++) part[line][r][lane] = sum[r][o];                \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
+            if (lane < R && out + o < n && first + lane < n_row) {                             \
+                float all = part[line][lane][0];                                               \
+                for (int i = 1; i < LINE; i++) all += part[line][lane][i];                     \
+                __global float *to = AT1(float, y, first + lane) + out + o;                    \
+                bool mine = false; /* an index of a private array would spill it */            \
+                UNROLL for (int r = 0; r < R; r++) mine = r == lane ? valid[r] : mine;         \
+                if (mine) *to = add ? *to + all : all;                                         \
+            }                                                                                  \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
+        }                                                                                      \
+    }
+
+/* Loads of several steps are in flight together where registers allow it. */
+#define UNROLL_STEPS(R) UNROLL_STEPS_##R
+#define UNROLL_STEPS_1  _Pragma("unroll 4")
+#define UNROLL_STEPS_2  _Pragma("unroll 4")
+#define UNROLL_STEPS_4  _Pragma("unroll 2")
+#define UNROLL_STEPS_8  _Pragma("unroll 1")
+
+LINEAR(linear_1, 1, 2, 1, 8, TYPE_F32, TYPE_BF16)
+LINEAR(linear_2, 2, 2, 1, 8, TYPE_F32, TYPE_BF16)
+LINEAR(linear_4, 4, 2, 1, 8, TYPE_F32, TYPE_BF16)
+LINEAR(linear_8, 8, 4, 1, 8, TYPE_F32, TYPE_BF16)
+LINEAR(linear_tile, 8, 8, 4, 4, TYPE_F32, TYPE_BF16)
+LINEAR(any_linear_1, 1, 2, 1, 8, x_type, w_type)
+LINEAR(any_linear_2, 2, 2, 1, 8, x_type, w_type)
+LINEAR(any_linear_4, 4, 2, 1, 8, x_type, w_type)
+LINEAR(any_linear_8, 8, 4, 1, 8, x_type, w_type)
+LINEAR(any_linear_tile, 8, 8, 4, 4, x_type, w_type)
+
+/* --- rows normalised in local memory ---------------------------------------------------- */
+
+enum { LINES = 8, ITEMS = LINE * LINES };
+
+/* What a product takes of v. */
+inline float taken(int act, float v) { return act == TYPE_BF16 ? bf16_to_f32(f32_to_bf16(v)) : v; }
+
+/* A row of n_head heads of d, or of one: x f(head) w, times silu(z).  room: to the next multiple of
+ * STRETCH, filled with zeros. */
+inline void normed_row(__local float *to, const __global uchar *x, long x_head, const __global uchar *z,
+                       long z_head, const __global float *w, int gated, int n_head, int d, int room,
+                       int act, float eps, __local float *part) {
+    const int item = (int)get_local_id(0) + LINE * (int)get_local_id(1);
+    const bool alone = d > NORM_SHORT; /* a head has all items, or a line of them */
+    const int step = alone ? ITEMS : LINE, at = alone ? item : item % LINE;
+    for (int first = 0; first < n_head; first += alone ? 1 : LINES) {
+        const int head = alone ? first : first + item / LINE;
+        const bool there = head < n_head;
+        const __global float *in = (const __global float *)(x + (there ? head : 0) * x_head);
+        const __global float *gate = (const __global float *)(z + (there ? head : 0) * z_head);
+        const float mine = there ? squares(in, d, at, step) : 0.0f;
+        part[item] = mine;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        float sum = 0.0f; /* as line_sum and group_sum add */
+        for (int l = 0; l < (alone ? LINES : 1); l++) {
+            const __local float *own = part + (alone ? l : item / LINE) * LINE;
+            float line = own[0];
+            for (int i = 1; i < LINE; i++) line += own[i];
+            sum = l == 0 ? line : sum + line;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        const float f = norm_factor(sum, d, eps);
+        for (int i = at; there && i < d; i += step) {
+            float v = in[i] * f * w[i];
+            if (gated) v *= silu(gate[i]);
+            to[head * d + i] = taken(act, v);
+        }
+    }
+    for (int i = n_head * d + item; i < room; i += ITEMS) to[i] = 0.0f;
+}
+
+/* norm 0: x has the inputs as they are, [n_row][k] of x_type.  Two outputs a line: 8 apart, or with
+ * swiglu the gate's and the one of the upper half. */
+#define PROJECT(name, R, WT)                                                                   \
+    __kernel __attribute__((reqd_work_group_size(LINE, LINES, 1)))                             \
+    void name(TENSOR1(y), TENSOR2(x), TENSOR2(z), TENSOR(norm_w), WEIGHT, int n_row, int add,  \
+              int x_type, int norm, int gated, int n_head, int act, int swiglu, int y_type,    \
+              float eps, __local float *rows) {                                                \
+        __local float part[LINES][R][LINE + 1], norm_part[ITEMS];                              \
+        const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                    \
+        const int item = lane + LINE * line, first = (int)get_group_id(1) * R;                 \
+        const int apart = swiglu ? n / 2 : LINES, room = (k + STRETCH - 1) / STRETCH * STRETCH; \
+        const int out = (int)get_group_id(0) * (swiglu ? LINES : 2 * LINES) + line;            \
+        for (int r = 0; r < R; r++) {                                                          \
+            const int i = min(first + r, n_row - 1);                                           \
+            __local float *to = rows + r * room;                                               \
+            if (norm)                                                                          \
+                normed_row(to, AT1(uchar, x, i), x_s1, AT1(uchar, z, i), z_s1,                 \
+                           AT0(float, norm_w), gated, n_head, k / n_head, room, act, eps,      \
+                           norm_part);                                                         \
+            else                                                                               \
+                for (int j = item; j < room; j += ITEMS)                                       \
+                    to[j] = j < k ? load_as(x_type, AT1(uchar, x, i), j) : 0.0f;               \
+        }                                                                                      \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                          \
+        const long at0 = min(out, n - 1), at1 = min(out + apart, n - 1);                       \
+        const __global uchar *weight0 = w + at0 * k * type_bytes(WT);                          \
+        const __global uchar *weight1 = w + at1 * k * type_bytes(WT);                          \
+        float sum0[R], sum1[R];                                                                \
+        UNROLL for (int r = 0; r < R; r++) sum0[r] = sum1[r] = 0.0f;                           \
+        UNROLL_STEPS(R) for (int i = lane * STRETCH; i < k; i += STEP) {                       \
+            const float8 v0 = weight8(WT, weight0, scale + at0 * n_scale, scale_cols, i, whole, \
+                                      k - i);                                                  \
+            const float8 v1 = weight8(WT, weight1, scale + at1 * n_scale, scale_cols, i, whole, \
+                                      k - i);                                                  \
+            UNROLL for (int r = 0; r < R; r++) {                                               \
+                const float8 u = vload8(0, rows + r * room + i);                               \
+                sum0[r] = fma8(u, v0, sum0[r]);                                                \
+                sum1[r] = fma8(u, v1, sum1[r]);                                                \
+            }                                                                                  \
+        }                                                                                      \
+        float all0 = 0.0f, all1 = 0.0f;                                                        \
+        for (int o = 0; o < 2; o++) {                                                          \
+            UNROLL for (int r = 0; r < R; r++)                                                 \
+                part[line][r][lane] = o == 0 ? sum0[r] : sum1[r];                              \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
+            if (lane < R) {                                                                    \
+                float all = part[line][lane][0];                                               \
+                for (int i = 1; i < LINE; i++) all += part[line][lane][i];                     \
+                if (o == 0) all0 = all;                                                        \
+                else all1 = all;                                                               \
+            }                                                                                  \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
+        }                                                                                      \
+        if (lane >= R || first + lane >= n_row) return;                                        \
+        if (swiglu) {                                                                          \
+            if (out < apart)                                                                   \
+                store_as(y_type, AT1(uchar, y, first + lane), out, silu(all0) * all1);         \
+            return;                                                                            \
+        }                                                                                      \
+        __global float *to = AT1(float, y, first + lane);                                      \
+        if (out < n) to[out] = add ? to[out] + all0 : all0;                                    \
+        if (out + apart < n) to[out + apart] = add ? to[out + apart] + all1 : all1;            \
+    }
+
+PROJECT(project_1, 1, TYPE_BF16)
+PROJECT(project_2, 2, TYPE_BF16)
+PROJECT(project_4, 4, TYPE_BF16)
+PROJECT(any_project_1, 1, w_type)
+PROJECT(any_project_2, 2, w_type)
+PROJECT(any_project_4, 4, w_type)

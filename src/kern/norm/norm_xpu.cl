@@ -1,6 +1,13 @@
-/* norm_xpu.cl - norms of rows: a work-group of 128 for each (head, row), sums in one order. */
+/* norm_xpu.cl - norms of rows: a work-group for each (head, row), sums in one order
+ * (xpu_common.cl); project_xpu.cl computes the same on the way to a product. */
 
-enum { NORM_ITEMS = 128 };
+/* Short rows use a line of the items alone: what the others do is not stored. */
+inline float row_factor(const __global float *x, int d, float eps, __local float *part) {
+    const int item = (int)get_local_id(0);
+    const float sum = d <= NORM_SHORT ? line_sum(squares(x, d, item % SUM_LINE, SUM_LINE), part)
+                                      : group_sum(squares(x, d, item, NORM_ITEMS), part, NORM_ITEMS);
+    return norm_factor(sum, d, eps);
+}
 
 __kernel __attribute__((reqd_work_group_size(128, 1, 1)))
 void rms_norm(TENSOR2(y), TENSOR2(x), TENSOR2(z), TENSOR(w), int y_type, int gated, int d,
@@ -8,12 +15,8 @@ void rms_norm(TENSOR2(y), TENSOR2(x), TENSOR2(z), TENSOR(w), int y_type, int gat
     __local float part[NORM_ITEMS];
     const long head = get_group_id(0), row = get_group_id(1);
     const __global float *in = AT2(float, x, row, head);
-    const int first = (int)get_local_id(0);
-    float sum = 0.0f;
-    for (int i = first; i < d; i += NORM_ITEMS) sum = fma(in[i], in[i], sum);
-    sum = group_sum(sum, part, NORM_ITEMS);
-    const float f = 1.0f / sqrt(sum / (float)d + eps);
-    for (int i = first; i < d; i += NORM_ITEMS) {
+    const float f = row_factor(in, d, eps, part);
+    for (int i = (int)get_local_id(0); i < d; i += NORM_ITEMS) {
         float v = in[i] * f * AT0(float, w)[i];
         if (gated) v *= silu(AT2(float, z, row, head)[i]);
         store_as(y_type, AT2(uchar, y, row, head), i, v);
@@ -36,8 +39,7 @@ void rms_norm_gated(TENSOR2(y), TENSOR2(x), TENSOR2(z), TENSOR(w), int y_type, i
         if (norm_after_gate) v *= gate_of(kind, load_as(x_type, gate, i));
         sum = fma(v, v, sum);
     }
-    sum = group_sum(sum, part, NORM_ITEMS);
-    const float f = 1.0f / sqrt(sum / (float)d + eps);
+    const float f = norm_factor(group_sum(sum, part, NORM_ITEMS), d, eps);
     for (int i = first; i < d; i += NORM_ITEMS) {
         const float v = load_as(x_type, in, i) * f * load_as(w_type, AT0(uchar, w), i);
         store_as(y_type, AT2(uchar, y, row, head), i, v * gate_of(kind, load_as(x_type, gate, i)));

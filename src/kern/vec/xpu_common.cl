@@ -58,25 +58,86 @@ inline void store_as(int type, __global void *p, long i, float v) {
     }
 }
 
+/* Elements i .. i + 7.  whole: all are there and lie on 16 bytes (8 for TYPE_F8); else those from
+ * `left` on are zeros. */
+inline float8 load8(int type, const __global uchar *p, long i, int whole, int left) {
+    if (whole) {
+        if (type == TYPE_F32) {
+            const __global float4 *v = (const __global float4 *)((const __global float *)p + i);
+            return (float8)(v[0], v[1]);
+        }
+        if (type == TYPE_BF16) {
+            const uint4 v = *(const __global uint4 *)((const __global ushort *)p + i);
+            const float4 lo = as_float4(v << 16), hi = as_float4(v & 0xffff0000u);
+            return (float8)(lo.x, hi.x, lo.y, hi.y, lo.z, hi.z, lo.w, hi.w);
+        }
+        if (type == TYPE_F16) return vload_half8(0, (const __global half *)p + i);
+        const uchar8 v = *(const __global uchar8 *)(p + i);
+        return (float8)(f8_to_f32(v.s0), f8_to_f32(v.s1), f8_to_f32(v.s2), f8_to_f32(v.s3),
+                        f8_to_f32(v.s4), f8_to_f32(v.s5), f8_to_f32(v.s6), f8_to_f32(v.s7));
+    }
+    float v[8];
+    for (int j = 0; j < 8; j++) v[j] = j < left ? load_as(type, p, i + j) : 0.0f;
+    return (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+}
+
+/* sum += x w, element after element. */
+inline float fma8(float8 x, float8 w, float sum) {
+    sum = fma(x.s0, w.s0, sum);
+    sum = fma(x.s1, w.s1, sum);
+    sum = fma(x.s2, w.s2, sum);
+    sum = fma(x.s3, w.s3, sum);
+    sum = fma(x.s4, w.s4, sum);
+    sum = fma(x.s5, w.s5, sum);
+    sum = fma(x.s6, w.s6, sum);
+    return fma(x.s7, w.s7, sum);
+}
+
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
 inline float silu(float x) { return x / (1.0f + exp(-x)); }
 
 /* --- sums over a work-group --------------------------------------------------------- */
 
-/* The sum of v over the n items of dimension 0, the same bits in each; n a power of two, part has
- * room for n floats.  All items of the work-group call it together. */
-inline float group_sum(float v, __local float *part, int n) {
+/* Items of dimension 0 stand in lines of 16.  A sum adds a line's items in ascending order, then the
+ * lines: the same order wherever it is used, so that what one kernel computes on the way has the
+ * bits that another one writes.  All items of the work-group call these together; part has room for
+ * a float each. */
+enum { SUM_LINE = 16 };
+
+/* Of the items of one's own line. */
+inline float line_sum(float v, __local float *part) {
     const int l = (int)get_local_id(0);
+    const __local float *own = part + l / SUM_LINE * SUM_LINE;
     part[l] = v;
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = n / 2; s > 0; s /= 2) {
-        if (l < s) part[l] += part[l + s];
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    const float sum = part[0];
+    float sum = own[0];
+    for (int i = 1; i < SUM_LINE; i++) sum += own[i];
     barrier(CLK_LOCAL_MEM_FENCE);
     return sum;
 }
+
+/* Of n items, a multiple of 16 and the whole work-group. */
+inline float group_sum(float v, __local float *part, int n) {
+    const int l = (int)get_local_id(0);
+    const float line = line_sum(v, part);
+    if (l % SUM_LINE == 0) part[l / SUM_LINE] = line;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    float sum = part[0];
+    for (int i = 1; i < n / SUM_LINE; i++) sum += part[i];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return sum;
+}
+
+/* What rms norms multiply a row by, and what squares they add for it: a row of up to
+ * NORM_SHORT elements belongs to a line of items, a longer one to a work-group of 128. */
+enum { NORM_ITEMS = 128, NORM_SHORT = 256 };
+
+inline float squares(const __global float *x, int d, int first, int step) {
+    float sum = 0.0f;
+    for (int i = first; i < d; i += step) sum = fma(x[i], x[i], sum);
+    return sum;
+}
+inline float norm_factor(float sum, int d, float eps) { return 1.0f / sqrt(sum / (float)d + eps); }
 
 /* --- faults ------------------------------------------------------------------------- */
 

@@ -1,0 +1,109 @@
+/* xpu_linear.c - matrix products on the xpu, and projections in one launch (linear_xpu.cl). */
+#include "xpu.h"
+
+enum {
+    LINE = 16, STRETCH = 8, LINES = 8, /* as in linear_xpu.cl                           */
+    STAGED = 26 * 1024,                /* bytes of rows in local memory                 */
+    STAGED_ROWS = 4
+};
+
+/* A kernel, and what a work-group of it has. */
+typedef struct {
+    const char *name, *any;
+    int rows, outputs, lines; /* rows and outputs of the whole work-group */
+} shape;
+
+/* By the number of rows; the last serves any. */
+static const struct {
+    int   n_row;
+    shape is;
+} shapes[] = {
+    {1, {"linear_1", "any_linear_1", 1, 16, 8}},
+    {2, {"linear_2", "any_linear_2", 2, 16, 8}},
+    {4, {"linear_4", "any_linear_4", 4, 16, 8}},
+    {16, {"linear_8", "any_linear_8", 8, 32, 8}},
+    {0, {"linear_tile", "any_linear_tile", 32, 32, 16}},
+};
+
+static const shape *shape_for(int64_t n_row) {
+    int i = 0;
+    while (shapes[i].n_row != 0 && n_row > shapes[i].n_row) i++;
+    return &shapes[i].is;
+}
+
+/* Whether stretches of inputs lie where vectors can be loaded. */
+static bool on_vectors(const gdn_tensor *x, int32_t k) {
+    return k % STRETCH == 0 && x->at % 16 == 0 && x->stride[0] % 16 == 0;
+}
+
+/* What linear_xpu.cl has as WEIGHT. */
+static void weight(xpu_call *c, const xpu_weight *w, bool whole) {
+    xpu_memory(c, w->data);
+    xpu_memory(c, w->scale);
+    xpu_int(c, w->n_scale);
+    xpu_int(c, w->scale_cols);
+    xpu_int(c, w->base.type);
+    xpu_int(c, w->base.n);
+    xpu_int(c, w->base.k);
+    xpu_int(c, whole);
+}
+
+gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err) {
+    const xpu_weight *w = xpu_weight_of(a->w);
+    const int64_t n_row = a->y.shape[0];
+    if (n_row > 0 && a->x.shape[0] == 0)
+        return gdn_fail(err, GDN_E_INVALID, "linear: %lld rows of an x without any",
+                        (long long)n_row);
+    const shape *s = shape_for(n_row);
+    const bool usual = w->base.type == GDN_BF16 && a->x.type == GDN_F32;
+    xpu_call c = xpu_begin(q, "linear", usual ? s->name : s->any);
+    xpu_tensor(&c, &a->y, 1);
+    xpu_tensor(&c, &a->x, 1);
+    xpu_tensor(&c, &a->row, 0);
+    weight(&c, w, on_vectors(&a->x, w->base.k));
+    xpu_int(&c, n_row);
+    xpu_int(&c, a->row.buf != NULL);
+    xpu_long(&c, a->x.shape[0]);
+    xpu_int(&c, a->add);
+    xpu_int(&c, a->x.type);
+    xpu_faults(&c);
+    const int64_t groups[3] = {((int64_t)w->base.n + s->outputs - 1) / s->outputs,
+                               (n_row + s->rows - 1) / s->rows, 1};
+    return xpu_start(&c, groups, (const int[3]){LINE, s->lines, 1}, err);
+}
+
+gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err) {
+    static const char *const names[2][STAGED_ROWS + 1] = {
+        {NULL, "project_1", "project_2", "project_4", "project_4"},
+        {NULL, "any_project_1", "any_project_2", "any_project_4", "any_project_4"}};
+    const xpu_weight *w = xpu_weight_of(a->w);
+    const int64_t n_row = a->y.shape[0], k = w->base.k, room = (k + STRETCH - 1) / STRETCH * STRETCH;
+    const int rows = n_row <= 2 ? (int)n_row : STAGED_ROWS;
+    const bool norm = a->norm_w.buf != NULL;
+    if (n_row < 1 || n_row > STAGED_ROWS || (!norm && !a->swiglu) ||
+        (uint64_t)(rows * room) * sizeof(float) > STAGED)
+        return GDN_E_UNSUPPORTED; /* the caller composes it */
+    const int64_t d = a->x.shape[a->x.ndim - 1];
+    xpu_call c = xpu_begin(q, "linear", names[w->base.type != GDN_BF16][n_row]);
+    xpu_tensor(&c, &a->y, 1);
+    xpu_tensor(&c, &a->x, 1);
+    xpu_long(&c, a->x.ndim == 3 ? a->x.stride[1] : 0);
+    xpu_tensor(&c, &a->z, 1);
+    xpu_long(&c, a->z.ndim == 3 ? a->z.stride[1] : 0);
+    xpu_tensor(&c, &a->norm_w, 0);
+    weight(&c, w, k % STRETCH == 0);
+    xpu_int(&c, n_row);
+    xpu_int(&c, a->add);
+    xpu_int(&c, a->x.type);
+    xpu_int(&c, norm);
+    xpu_int(&c, a->z.buf != NULL);
+    xpu_int(&c, k / d);
+    xpu_int(&c, norm ? a->work_x.type : a->x.type);
+    xpu_int(&c, a->swiglu);
+    xpu_int(&c, a->y.type);
+    xpu_float(&c, a->eps);
+    xpu_local(&c, (size_t)(rows * room) * sizeof(float));
+    const int64_t outputs = a->swiglu ? w->base.n / 2 : w->base.n, of = a->swiglu ? LINES : 2 * LINES;
+    const int64_t groups[3] = {(outputs + of - 1) / of, 1, 1};
+    return xpu_start(&c, groups, (const int[3]){LINE, LINES, 1}, err);
+}
