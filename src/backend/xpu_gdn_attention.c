@@ -83,7 +83,7 @@ static gdn_status conv(gdn_queue *q, const gdn_causal_conv1d_args *a, const grou
 static gdn_status delta(gdn_queue *q, const gdn_delta_rule_args *a, const group *g,
                         const between *m, gdn_err *err) {
     const int64_t nv = m->v.shape[1], dk = m->q.shape[2], dv = m->v.shape[2];
-    const xpu_gdn_rows r = xpu_gdn_state_rows(dk, dv);
+    const xpu_gdn_rows r = xpu_gdn_state_rows(dk, dv, XPU_GDN_ITEMS);
     xpu_call c = xpu_begin(q, "gdn", "attention_delta");
     sequences(&c, g);
     xpu_tensor(&c, &a->core, 2);
@@ -101,6 +101,7 @@ static gdn_status delta(gdn_queue *q, const gdn_delta_rule_args *a, const group 
     xpu_int(&c, a->core.type);
     xpu_int(&c, a->ssm_state.type);
     xpu_int(&c, r.lanes);
+    xpu_int(&c, xpu_gdn_whole(&a->ssm_state));
     const int64_t groups[3] = {r.groups, nv, count(g)};
     const int local[3] = {r.lanes * r.rows, 1, 1};
     return xpu_start(&c, groups, local, err);

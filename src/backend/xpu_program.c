@@ -34,7 +34,7 @@ struct xpu_program {
 /* --- text and options --------------------------------------------------------------- */
 
 static const char *options(void) {
-    static const char text[] = "-cl-std=CL1.2"
+    static const char text[] = "-cl-std=CL1.2 -w"
                                " -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3";
     _Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in text");
     return text;

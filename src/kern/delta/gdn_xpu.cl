@@ -1,12 +1,17 @@
 /* gdn_xpu.cl - Gated DeltaNet on the device: convolution, gates and delta rule, for gdn_core and for
  * gdn_attention with its two stages.  Equations: conv.h, delta.h; contracts: op.h.
  *
- * Two launches each.  In the convolution a work-item is one channel of one sequence and takes all its
- * tokens with the last inputs in registers: nobody else reads or writes that channel's state.
- * Work-items behind the channels do what else there is per token: gates, or copies of z, b and a.
+ * Long sequences take two launches.  In the convolution a work-item is one channel of one sequence and
+ * takes all its tokens with the last inputs in registers: nobody else reads or writes that channel's
+ * state.  Work-items behind the channels do what else there is per token: gates, or copies of z, b
+ * and a.  In the delta rule a work-group has a few rows of one head's state.
  *
- * In the delta rule a work-group has a few rows of one head's state, each row shared by `lanes` items
- * that hold up to 16 of its elements.  A token takes one pass over the row: with the raw query and key
+ * Few tokens take one (core_step): a work-group is a key head with its value heads, of one sequence,
+ * and convolves its own channels into local memory.
+ *
+ * A row of a state is shared by `lanes` items that hold up to 16 of its elements: item p has those
+ * from 4 p, 4 (p + lanes), .. on, four at a time.  A token takes one pass over the row: with the raw
+ * query and key
  *
  *     d = beta (v - alpha rk S k)      S' = alpha S + d rk k      o = rq (alpha S q + d rk k q)
  *
@@ -18,10 +23,13 @@
 
 enum {
     TAPS = 8,    /* of the convolution, at most; fewer ones lie at the end of the window */
-    ELEMS = 16,  /* of a row's elements in one item            */
+    QUADS = 4,   /* of a row's elements in one item, four each */
     LANES = 16,  /* items of a row at most: rows of up to 256  */
-    ITEMS = 128, /* of a work-group at most, GDN_ITEMS on the host */
-    SET = 2 * ITEMS + 3 * LANES
+    AHEAD = 8,   /* tokens whose inputs a convolution loads together */
+    ITEMS = 128, /* of a work-group at most, XPU_GDN_ITEMS on the host */
+    STEP_ITEMS = 256, /* of core_step's, XPU_GDN_STEP_ITEMS         */
+    SET = 2 * ITEMS + 3 * LANES,
+    STEP_SET = 2 * STEP_ITEMS + 3 * LANES
 };
 
 /* --- convolution: one channel's window ------------------------------------------------------ */
@@ -46,19 +54,23 @@ inline float decay(float a, float A_log, float dt_bias) {
     return exp(-exp(A_log) * softplus);
 }
 
-/* Item `p` of `lanes` in row `r` of the work-group; S, k and q are its elements, zeros beyond the
- * row's end.  Returns the output, the same in all items of the row. */
-inline float step(float *S, const float *k, const float *q, float v, float alpha, float beta,
-                  float scale, __local float *set, int p, int r, int lanes) {
+inline float dot4(float4 x, float4 y, float sum) {
+    return fma(x.w, y.w, fma(x.z, y.z, fma(x.y, y.y, fma(x.x, y.x, sum))));
+}
+
+/* Item `p` of `lanes` in row `r` of a work-group of `items` at most; S, k and q are its elements,
+ * zeros beyond the row's end.  Returns the output, the same in all items of the row. */
+inline float step(float4 *S, const float4 *k, const float4 *q, float v, float alpha, float beta,
+                  float scale, __local float *set, int p, int r, int lanes, int items) {
     float sk = 0, sq = 0, kk = 0, qq = 0, kq = 0;
-    for (int j = 0; j < ELEMS; j++) {
-        sk = fma(S[j], k[j], sk);
-        sq = fma(S[j], q[j], sq);
-        kk = fma(k[j], k[j], kk);
-        qq = fma(q[j], q[j], qq);
-        kq = fma(k[j], q[j], kq);
+    for (int j = 0; j < QUADS; j++) {
+        sk = dot4(S[j], k[j], sk);
+        sq = dot4(S[j], q[j], sq);
+        kk = dot4(k[j], k[j], kk);
+        qq = dot4(q[j], q[j], qq);
+        kq = dot4(k[j], q[j], kq);
     }
-    __local float *of_row = set + 2 * r * lanes, *all = set + 2 * ITEMS;
+    __local float *of_row = set + 2 * r * lanes, *all = set + 2 * items;
     of_row[p] = sk;
     of_row[lanes + p] = sq;
     if (r == 0) {
@@ -77,21 +89,41 @@ inline float step(float *S, const float *k, const float *q, float v, float alpha
     }
     const float rk = 1.0f / sqrt(kk + 1e-6f), rq = scale / sqrt(qq + 1e-6f);
     const float d = beta * (v - alpha * (rk * sk)) * rk;
-    for (int j = 0; j < ELEMS; j++) S[j] = fma(d, k[j], alpha * S[j]);
+    for (int j = 0; j < QUADS; j++) S[j] = fma(d, k[j], alpha * S[j]);
     return rq * fma(alpha, sq, d * kq);
 }
 
-/* Elements p, p + lanes, .. of a row of n. */
-inline void row_in(float *to, const __global void *row, int type, int p, int lanes, int n) {
-    for (int j = 0; j < ELEMS; j++) {
-        const int i = p + j * lanes;
-        to[j] = i < n ? load_as(type, row, i) : 0.0f;
+/* Elements of item p of a row of n, a multiple of 4.  whole: f32 rows lie on 16 bytes. */
+inline void row_in(float4 *to, const __global void *row, int type, int whole, int p, int lanes,
+                   int n) {
+    for (int j = 0; j < QUADS; j++) {
+        const int i = 4 * (p + j * lanes);
+        if (i >= n) to[j] = 0.0f;
+        else if (whole && type == TYPE_F32) to[j] = *(const __global float4 *)((const __global float *)row + i);
+        else
+            to[j] = (float4)(load_as(type, row, i), load_as(type, row, i + 1),
+                             load_as(type, row, i + 2), load_as(type, row, i + 3));
     }
 }
-inline void row_out(__global void *row, const float *from, int type, int p, int lanes, int n) {
-    for (int j = 0; j < ELEMS; j++) {
-        const int i = p + j * lanes;
-        if (i < n) store_as(type, row, i, from[j]);
+inline void row_out(__global void *row, const float4 *from, int type, int whole, int p, int lanes,
+                    int n) {
+    for (int j = 0; j < QUADS; j++) {
+        const int i = 4 * (p + j * lanes);
+        if (i >= n) continue;
+        if (whole && type == TYPE_F32) {
+            *(__global float4 *)((__global float *)row + i) = from[j];
+            continue;
+        }
+        store_as(type, row, i, from[j].x);
+        store_as(type, row, i + 1, from[j].y);
+        store_as(type, row, i + 2, from[j].z);
+        store_as(type, row, i + 3, from[j].w);
+    }
+}
+inline void row_local(float4 *to, const __local float *row, int p, int lanes, int n) {
+    for (int j = 0; j < QUADS; j++) {
+        const int i = 4 * (p + j * lanes);
+        to[j] = i < n ? vload4(0, row + i) : (float4)0.0f;
     }
 }
 
@@ -161,7 +193,7 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
     const int c = get_global_id(0), s = get_global_id(1);
     if (c >= C + hv) return;
     const core_seq q = core_sequence(CORE_SEQ_HERE, s, c == 0);
-    if (q.skip) return;
+    if (q.skip || q.n_commit + q.n == 0) return;
     const int behind = n_row + s * K; /* work rows of what is committed */
 
     if (c >= C) {
@@ -201,46 +233,172 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
     /* Kept rows leave the state behind the committed ones, or at zeros where it begins. */
     if (q.n == 0 || (q.keep && (q.n_commit > 0 || !q.has_state)))
         put_window(state, conv_state_s1, c, type, u, W);
-    for (int i = 0; i < q.n; i++) {
-        const float x = AT1(float, qkv, q.start + i)[c];
-        push(u, kept(type, x));
-        AT1(float, work_qkv, q.start + i)[c] = answer(u, w, bias, W);
-        if (q.keep) AT2(float, line, q.line, i)[c] = x;
+    for (int first = 0; first < q.n; first += AHEAD) {
+        float x[AHEAD];
+        for (int i = 0; i < AHEAD; i++) x[i] = AT1(float, qkv, q.start + min(first + i, q.n - 1))[c];
+        for (int i = 0; i < AHEAD; i++) {
+            if (first + i >= q.n) break;
+            push(u, kept(type, x[i]));
+            AT1(float, work_qkv, q.start + first + i)[c] = answer(u, w, bias, W);
+            if (q.keep) AT2(float, line, q.line, first + i)[c] = x[i];
+        }
     }
     if (q.n > 0 && !q.keep) put_window(state, conv_state_s1, c, type, u, W);
 }
 
 /* --- gdn_core: delta rule ------------------------------------------------------------------- */
 
+/* What a row of the state takes of a token. */
+typedef struct {
+    float4 k[QUADS], q[QUADS];
+    float  v, alpha, beta;
+} token;
+
+inline void token_in(token *t, const __global float *qkv, const __global float *gate, int at_q,
+                     int at_k, int at_v, int h, int hv, bool mine, int whole, int p, int lanes,
+                     int dk) {
+    row_in(t->q, qkv + at_q, TYPE_F32, whole, p, lanes, dk);
+    row_in(t->k, qkv + at_k, TYPE_F32, whole, p, lanes, dk);
+    t->v = mine ? qkv[at_v] : 0.0f;
+    t->alpha = gate[h];
+    t->beta = gate[hv + h];
+}
+
 __kernel void core_delta(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(work_qkv), TENSOR1(work_gate),
-                         TENSOR3(ssm_state), int hk, int hv, int dk, int dv, int lanes) {
+                         TENSOR3(ssm_state), int hk, int hv, int dk, int dv, int lanes, int whole) {
     __local float sets[2 * SET];
     const int item = get_local_id(0), p = item % lanes, r = item / lanes;
     const int rows = (int)get_local_size(0) / lanes, v0 = (int)get_group_id(0) * rows;
     const int h = get_group_id(1), s = get_group_id(2), row = v0 + r;
     const core_seq q = core_sequence(CORE_SEQ_HERE, s, false);
-    if (q.skip) return;
+    const int n = q.n_commit + q.n;
+    if (q.skip || n == 0) return;
     const bool mine = row < dv;
     const int kh = h / (hv / hk), at_q = kh * dk, at_k = (hk + kh) * dk;
     const int at_v = 2 * hk * dk + h * dv + row;
     const float scale = 1.0f / sqrt((float)dk);
     __global float *state = AT3(float, ssm_state, q.slot, h, mine ? row : 0);
-    float S[ELEMS], k[ELEMS], x[ELEMS];
+    float4 S[QUADS];
+    token now, next;
 
-    row_in(S, state, TYPE_F32, p, lanes, mine && q.has_state ? dk : 0);
-    for (int i = 0; i < q.n_commit + q.n; i++) {
-        const int own = i - q.n_commit;
+#define WORK_ROW(i) ((i) < q.n_commit ? n_row + s * K + (i) : q.start + (i) - q.n_commit)
+    row_in(S, state, TYPE_F32, whole, p, lanes, mine && q.has_state ? dk : 0);
+    token_in(&now, AT1(float, work_qkv, WORK_ROW(0)), AT1(float, work_gate, WORK_ROW(0)), at_q, at_k,
+             at_v, h, hv, mine, whole, p, lanes, dk);
+    for (int i = 0; i < n; i++) {
+        /* The next token's inputs are on their way while this one is folded in. */
+        const int behind = min(i + 1, n - 1), own = i - q.n_commit;
+        token_in(&next, AT1(float, work_qkv, WORK_ROW(behind)), AT1(float, work_gate, WORK_ROW(behind)),
+                 at_q, at_k, at_v, h, hv, mine, whole, p, lanes, dk);
         if (own == 0 && q.keep && (q.n_commit > 0 || !q.has_state) && mine)
-            row_out(state, S, TYPE_F32, p, lanes, dk);
-        const int at = own < 0 ? n_row + s * K + i : q.start + own;
-        const __global float *qkv = AT1(float, work_qkv, at), *gate = AT1(float, work_gate, at);
-        row_in(x, qkv + at_q, TYPE_F32, p, lanes, dk);
-        row_in(k, qkv + at_k, TYPE_F32, p, lanes, dk);
-        const float o = step(S, k, x, mine ? qkv[at_v] : 0.0f, gate[h], gate[hv + h], scale,
-                             sets + i % 2 * SET, p, r, lanes);
-        if (own >= 0 && mine && p == 0) AT2(float, core, at, h)[row] = o;
+            row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+        const float o = step(S, now.k, now.q, now.v, now.alpha, now.beta, scale, sets + i % 2 * SET,
+                             p, r, lanes, ITEMS);
+        if (own >= 0 && mine && p == 0) AT2(float, core, q.start + own, h)[row] = o;
+        now = next;
     }
-    if (mine && !q.keep) row_out(state, S, TYPE_F32, p, lanes, dk);
+    if (mine && !q.keep) row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+}
+
+/* --- gdn_core: few tokens in one launch ----------------------------------------------------- */
+
+/* The work-group's i-th channel: its queries, keys, values. */
+inline int channel_of(int i, int kh, int hk, int dk, int values) {
+    if (i < dk) return kh * dk + i;
+    if (i < 2 * dk) return (hk + kh) * dk + i - dk;
+    return 2 * hk * dk + kh * values + i - 2 * dk;
+}
+
+/* room: tokens at a time.  A sequence with more goes on from what its slot holds; one that keeps rows
+ * has no more (2 K fit).  x: [room] of channels, decays, strengths. */
+__kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b), TENSOR1(a),
+                        TENSOR2(conv_state), TENSOR3(ssm_state), TENSOR(conv_w), TENSOR(conv_bias),
+                        TENSOR(A_log), TENSOR(dt_bias), TENSOR2(line), int C, int hk, int hv, int dk,
+                        int dv, int W, int type, int has_bias, int lanes, int whole, int room,
+                        __local float *x) {
+    __local float sets[2 * STEP_SET];
+    const int item = get_local_id(0), items = get_local_size(0), kh = get_group_id(0);
+    const int s = get_group_id(1), r = hv / hk, values = r * dv;
+    const int channels = 2 * dk + values, token_size = channels + 2 * r;
+    const core_seq q = core_sequence(CORE_SEQ_HERE, s, kh == 0 && item == 0);
+    if (q.skip) return;
+    const int n = q.n_commit + q.n;
+    const float scale = 1.0f / sqrt((float)dk);
+    const bool begins = !q.has_state;
+    int turn = 0;
+
+    for (int done = 0; done < n; done += room) {
+        const int some = min(n - done, room);
+        const bool stored = !begins || done > 0;
+        /* Convolution: a channel is one item's, here and in its state. */
+        for (int i = item; i < channels; i += items) {
+            const int c = channel_of(i, kh, hk, dk, values);
+            __global uchar *state = AT1(uchar, conv_state, q.slot);
+            const float bias = has_bias ? AT0(float, conv_bias)[c] : 0.0f;
+            float u[TAPS], w[TAPS];
+            for (int j = 0; j < TAPS; j++) {
+                const int tap = j - (TAPS - W);
+                w[j] = tap >= 0 ? AT0(float, conv_w)[(long)tap * C + c] : 0.0f;
+                u[j] = tap >= 1 && stored ? load_as(type, state + (tap - 1) * conv_state_s1, c) : 0.0f;
+            }
+            for (int t = 0; t < some; t++) {
+                const int own = done + t - q.n_commit;
+                if (own == 0 && q.keep && (q.n_commit > 0 || begins))
+                    put_window(state, conv_state_s1, c, type, u, W);
+                const float in = own < 0 ? AT2(float, line, q.line, done + t)[c]
+                                         : AT1(float, qkv, q.start + own)[c];
+                push(u, kept(type, in));
+                x[t * token_size + i] = answer(u, w, bias, W);
+                if (own >= 0 && q.keep) AT2(float, line, q.line, own)[c] = in;
+            }
+            if (!q.keep) put_window(state, conv_state_s1, c, type, u, W);
+        }
+        for (int i = item; i < some * r; i += items) {
+            const int t = i / r, j = i % r, h = kh * r + j, own = done + t - q.n_commit;
+            const __global float *ba = own < 0 ? AT2(float, line, q.line, done + t) + C : 0;
+            const float raw_b = own < 0 ? ba[h] : AT1(float, b, q.start + own)[h];
+            const float raw_a = own < 0 ? ba[hv + h] : AT1(float, a, q.start + own)[h];
+            x[t * token_size + channels + j] = decay(raw_a, AT0(float, A_log)[h], AT0(float, dt_bias)[h]);
+            x[t * token_size + channels + r + j] = sigmoid(raw_b);
+            if (own < 0 || !q.keep) continue;
+            AT2(float, line, q.line, own)[C + h] = raw_b;
+            AT2(float, line, q.line, own)[C + hv + h] = raw_a;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+
+        /* Delta rule: as many rows at a time as there are lines of items; the next ones are on their
+         * way meanwhile. */
+        const int p = item % lanes, line_of = item / lanes, rows = items / lanes;
+        const int strips = (dv + rows - 1) / rows;
+        float4 S[QUADS], next[QUADS], k[QUADS], query[QUADS];
+#define STATE_ROW(i) \
+    AT3(float, ssm_state, q.slot, kh * r + (i) / strips, min((i) % strips * rows + line_of, dv - 1))
+#define STATE_SIZE(i) ((i) % strips * rows + line_of < dv && stored ? dk : 0)
+        row_in(next, STATE_ROW(0), TYPE_F32, whole, p, lanes, STATE_SIZE(0));
+        for (int at = 0; at < r * strips; at++) {
+            const int j = at / strips, h = kh * r + j, row = at % strips * rows + line_of;
+            const int behind = min(at + 1, r * strips - 1);
+            const bool mine = row < dv;
+            __global float *state = STATE_ROW(at);
+            for (int i = 0; i < QUADS; i++) S[i] = next[i];
+            row_in(next, STATE_ROW(behind), TYPE_F32, whole, p, lanes, behind > at ? STATE_SIZE(behind) : 0);
+            for (int t = 0; t < some; t++) {
+                const int own = done + t - q.n_commit;
+                const __local float *of = x + t * token_size;
+                if (own == 0 && q.keep && (q.n_commit > 0 || begins) && mine)
+                    row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+                row_local(query, of, p, lanes, dk);
+                row_local(k, of + dk, p, lanes, dk);
+                const float o = step(S, k, query, mine ? of[2 * dk + j * dv + row] : 0.0f,
+                                     of[channels + j], of[channels + r + j], scale,
+                                     sets + turn % 2 * STEP_SET, p, line_of, lanes, STEP_ITEMS);
+                turn++;
+                if (own >= 0 && mine && p == 0) AT2(float, core, q.start + own, h)[row] = o;
+            }
+            if (mine && !q.keep) row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE); /* x is written again */
+    }
 }
 
 /* --- gdn_attention: a sequence of a group --------------------------------------------------- */
@@ -415,7 +573,7 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
 __kernel void attention_delta(FAULTS, GROUP_SEQ, TENSOR2(core), TENSOR2(q), TENSOR2(k), TENSOR2(v),
                               TENSOR1(b), TENSOR1(a), TENSOR(A_log), TENSOR(dt_bias),
                               TENSOR3(ssm_state), int r_heads, int dk, int dv, int act, int type,
-                              int lanes) {
+                              int lanes, int whole) {
     __local float sets[2 * SET];
     const int item = get_local_id(0), p = item % lanes, r = item / lanes;
     const int rows = (int)get_local_size(0) / lanes, v0 = (int)get_group_id(0) * rows;
@@ -433,27 +591,27 @@ __kernel void attention_delta(FAULTS, GROUP_SEQ, TENSOR2(core), TENSOR2(q), TENS
     const float A = AT0(float, A_log)[h], dt = load_as(act, AT0(uchar, dt_bias), h);
     const float scale = 1.0f / sqrt((float)dk);
     const __global int *column = (const __global int *)(slot + slot_at + s * slot_s0);
-    float S[ELEMS], key[ELEMS], query[ELEMS];
+    float4 S[QUADS], key[QUADS], query[QUADS];
 
-    row_in(S, AT3(uchar, ssm_state, m.read, h, mine ? out : 0), type, p, lanes,
+    row_in(S, AT3(uchar, ssm_state, m.read, h, mine ? out : 0), type, whole, p, lanes,
            mine && !m.fresh ? dk : 0);
     for (int t = 0; t < m.n; t++) {
         const int from = m.start + t, row = TOKEN_ROW(from);
         if (row < 0 && item == 0) FAULT(GDN_ROW, from, has_indx ? AT0(int, indx)[from] : from);
-        row_in(query, AT2(uchar, q, from, kh), act, p, lanes, dk);
-        row_in(key, AT2(uchar, k, from, kh), act, p, lanes, dk);
+        row_in(query, AT2(uchar, q, from, kh), act, 0, p, lanes, dk);
+        row_in(key, AT2(uchar, k, from, kh), act, 0, p, lanes, dk);
         const float value = mine ? load_as(act, AT2(uchar, v, from, h), out) : 0.0f;
         const float alpha = decay(load_as(act, AT1(uchar, a, from), h), A, dt);
         const float beta = sigmoid(load_as(act, AT1(uchar, b, from), h));
-        const float o =
-            step(S, key, query, value, alpha, beta, scale, sets + t % 2 * SET, p, r, lanes);
+        const float o = step(S, key, query, value, alpha, beta, scale, sets + t % 2 * SET, p, r, lanes,
+                             ITEMS);
         if (mine && p == 0 && row >= 0) store_as(act, AT2(uchar, core, row, h), out, o);
         if (columns == 0 || !mine) continue;
         const int to = column[t];
         if (is_none(to, null_slot)) continue;
-        if (to < slots) row_out(AT3(uchar, ssm_state, to, h, out), S, type, p, lanes, dk);
+        if (to < slots) row_out(AT3(uchar, ssm_state, to, h, out), S, type, whole, p, lanes, dk);
         else if (item == 0) FAULT(GDN_SLOT, s, to);
     }
     if (columns == 0 && mine)
-        row_out(AT3(uchar, ssm_state, m.slot, h, out), S, type, p, lanes, dk);
+        row_out(AT3(uchar, ssm_state, m.slot, h, out), S, type, whole, p, lanes, dk);
 }
