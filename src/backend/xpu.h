@@ -17,12 +17,14 @@
 #ifndef GDN_BACKEND_XPU_H
 #define GDN_BACKEND_XPU_H
 
+#include <stdatomic.h>
+
 #include "backend.h"
 #include "xpu_cl.h"
 
 enum {
-    XPU_MAX_GROUP = 256,       /* items of a work-group     */
-    XPU_MAX_LOCAL = 32 * 1024, /* bytes of its local memory */
+    XPU_MAX_GROUP = XPU_NEED_GROUP, /* items of a work-group     */
+    XPU_MAX_LOCAL = XPU_NEED_LOCAL, /* bytes of its local memory */
     XPU_N_SCRATCH = 8,
 };
 
@@ -68,6 +70,9 @@ typedef struct {
     cl_command_queue upload;    /* for what belongs to no queue: zeroes, weights */
     xpu_program     *program;   /* a list, the latest first                      */
     const xpu_cl_device *info;
+    const xpu_usm_table *usm;   /* NULL: memory is made of buffer objects        */
+    _Atomic uint64_t n_call;    /* calls that the driver accepted                */
+    uint64_t         n_launch;
     char             kernels[32];
 } xpu_device;
 
@@ -162,8 +167,10 @@ gdn_status xpu_kernel(xpu_device *d, const char *file, const char *name, cl_kern
                       gdn_err *err);
 void       xpu_programs_free(xpu_device *d);
 
-/* Memory of the device; up to four bytes more than asked for, zeroed when `zero`. */
+/* Memory of the device; up to four bytes more than asked for, zeroed when `zero`.  What a cl_mem
+ * stands for is known to xpu_driver.c alone. */
 gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_err *err);
+void       xpu_free(xpu_device *d, cl_mem m); /* NULL: nothing */
 
 /* --- what other files implement ----------------------------------------------------- */
 
