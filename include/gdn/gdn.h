@@ -60,10 +60,15 @@ typedef struct {
     int         n_thread;     /* 0: as the device says, or every CPU                      */
     bool        pin;          /* bind threads to CPUs                                     */
     gdn_math    math;
+    bool        dry_run;      /* a device whose results mean nothing is tried: see below   */
     gdn_progress_fn *progress;/* loading; may be NULL                                     */
     void       *progress_arg;
 } gdn_model_opts;
 GDN_API void gdn_model_opts_defaults(gdn_model_opts *o);
+
+/* dry_run: a driver that takes every call and runs no kernel, as Intel's does for a GPU that is not
+ * there, can carry a whole program.  All calls are made and checked; what comes back is not looked
+ * at, and token 0 is the likeliest always.  On the cpu it changes nothing. */
 
 /* Open the checkpoint in a folder (config.json and safetensors).
  *
@@ -158,6 +163,7 @@ typedef struct {
     uint64_t n_page, n_page_used;
     uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions
                                       (of the device: other engines' count too)            */
+    uint64_t calls, launches;      /* that the device's driver accepted, since it was opened */
     int32_t  n_running, n_waiting; /* requests                                             */
     uint64_t prompt_tokens, cached_tokens; /* of prompts: all, and those not evaluated      */
     uint64_t n_snapshot, snapshot_bytes, snapshot_most; /* now, and the budget              */

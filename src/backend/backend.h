@@ -77,6 +77,8 @@ typedef struct gdn_backend {
     void       (*weight_free)(gdn_weight *w);
 
     uint64_t (*regions)(const gdn_device *d); /* parallel regions so far; NULL: none */
+    /* What the driver accepted so far: calls, and kernels launched; NULL: there is no driver. */
+    void     (*counts)(const gdn_device *d, uint64_t *calls, uint64_t *launches);
     /* Which set of kernels runs, a word: results of two sets differ in their last bits.  NULL: there
      * is one. */
     const char *(*kernels)(const gdn_device *d);
@@ -88,6 +90,7 @@ typedef struct gdn_backend {
 struct gdn_device {
     const gdn_backend *backend;
     char name[32];
+    bool dry_run;         /* calls are checked, what kernels compute is not looked at */
     pthread_mutex_t busy; /* held while an op is handed over */
 };
 struct gdn_buffer {

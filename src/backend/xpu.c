@@ -11,6 +11,7 @@
 
 #include "../base/log.h"
 #include "constraints.h"
+#include "xpu_driver.h"
 #include "xpu_queue.h"
 
 /* --- devices ------------------------------------------------------------------------ */
@@ -31,15 +32,13 @@ static int list(gdn_device_info *out, int n) {
 static void close_device(gdn_device *dev) {
     xpu_device *d = (xpu_device *)dev;
     xpu_programs_free(d);
-    if (d->upload != NULL) xpu_cl.clReleaseCommandQueue(d->upload);
-    if (d->context != NULL) xpu_cl.clReleaseContext(d->context);
+    xpu_driver_close(d);
     pthread_mutex_destroy(&d->base.busy);
     free(d);
 }
 
 static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_device **out,
                               gdn_err *err) {
-    (void)o;
     const xpu_cl_device *all;
     const char *none;
     char *end = NULL;
@@ -47,13 +46,15 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
     if (arg != NULL && (*arg == '\0' || *end != '\0' || at < 0))
         return gdn_fail(err, GDN_E_INVALID, "device 'xpu:%.20s': need a number from 0 on", arg);
     const int n = xpu_cl_devices(&all, &none);
-    if (n == 0) return gdn_fail(err, GDN_E_DEVICE, "device 'xpu': %s", none);
+    if (n == 0)
+        return gdn_fail(err, GDN_E_DEVICE, "device 'xpu': %s; --device cpu runs without it", none);
     if (at >= n)
         return gdn_fail(err, GDN_E_INVALID, "device 'xpu:%ld': there %s", at,
                         n == 1 ? "is only xpu:0" : "are fewer; `gdn devices` lists them");
     xpu_device *d = calloc(1, sizeof *d);
     if (d == NULL) return gdn_fail(err, GDN_E_NOMEM, "xpu device: out of memory");
     d->base.backend = &gdn_backend_xpu;
+    d->base.dry_run = o->dry_run;
     pthread_mutex_init(&d->base.busy, NULL);
     snprintf(d->base.name, sizeof d->base.name, "xpu:%ld", at);
     d->info = all + at;
@@ -62,49 +63,27 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
     const XXH64_hash_t h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver),
                                                 XXH3_64bits(d->info->name, strlen(d->info->name)));
     snprintf(d->kernels, sizeof d->kernels, "portable %08x", (unsigned)h);
-    cl_int e;
-    const char *what = "a context";
-    d->context = xpu_cl.clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
-    if (d->context != NULL && e == CL_SUCCESS) {
-        what = "a queue";
-        d->upload = xpu_cl.clCreateCommandQueue(d->context, d->id, 0, &e);
-    }
-    if (e != CL_SUCCESS) {
-        const gdn_status st = gdn_fail(err, GDN_E_DEVICE, "device %s (%s): %s: %s", d->base.name,
-                                       d->info->name, what, xpu_error_name(e));
+    const gdn_status st = xpu_driver_open(d, err);
+    if (st != GDN_OK) {
         close_device(&d->base);
         return st;
     }
-    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\"%s", d->base.name,
-            d->info->name, d->info->driver, d->info->intel ? "" : " stand_in=1");
+    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\" memory=%s%s", d->base.name,
+            d->info->name, d->info->driver, d->usm != NULL ? "usm" : "buffer",
+            d->info->intel ? "" : " stand_in=1");
     *out = &d->base;
     return GDN_OK;
+}
+
+static void counts(const gdn_device *dev, uint64_t *calls, uint64_t *launches) {
+    const xpu_device *d = (const xpu_device *)dev;
+    *calls = d->n_call;
+    *launches = d->n_launch;
 }
 
 static const char *kernels(const gdn_device *d) { return ((const xpu_device *)d)->kernels; }
 
 /* --- memory ------------------------------------------------------------------------- */
-
-gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_err *err) {
-    static const cl_uint nothing;
-    const uint64_t whole = (bytes + 3) / 4 * 4 + (bytes == 0 ? 4 : 0); /* fills are words */
-    if (whole > d->info->max_alloc)
-        return gdn_fail(err, GDN_E_NOMEM, "device %s: a buffer of %.1f MB; it gives at most %.1f "
-                        "MB", d->base.name, (double)bytes * 1e-6, (double)d->info->max_alloc * 1e-6);
-    cl_int e;
-    cl_mem m = xpu_cl.clCreateBuffer(d->context, CL_MEM_READ_WRITE, whole, NULL, &e);
-    if (m != NULL && e == CL_SUCCESS && zero) {
-        e = xpu_cl.clEnqueueFillBuffer(d->upload, m, &nothing, sizeof nothing, 0, whole, 0, NULL,
-                                       NULL);
-        if (e == CL_SUCCESS) e = xpu_cl.clFinish(d->upload);
-        if (e != CL_SUCCESS) xpu_cl.clReleaseMemObject(m);
-    }
-    if (m == NULL || e != CL_SUCCESS)
-        return gdn_fail(err, GDN_E_NOMEM, "device %s: a buffer of %.1f MB: %s", d->base.name,
-                        (double)bytes * 1e-6, xpu_error_name(e));
-    *out = m;
-    return GDN_OK;
-}
 
 static gdn_status buffer_new(gdn_device *dev, const void *from, uint64_t bytes, gdn_buffer **out,
                              gdn_err *err) {
@@ -113,12 +92,10 @@ static gdn_status buffer_new(gdn_device *dev, const void *from, uint64_t bytes, 
     if (b == NULL) return gdn_fail(err, GDN_E_NOMEM, "buffer: out of memory");
     gdn_status st = xpu_alloc(d, bytes, from == NULL, &b->mem, err);
     if (st == GDN_OK && from != NULL && bytes > 0) {
-        const cl_int e = xpu_cl.clEnqueueWriteBuffer(d->upload, b->mem, CL_TRUE, 0, bytes, from, 0,
-                                                     NULL, NULL);
+        const cl_int e = xpu_driver_write(d, d->upload, b->mem, 0, from, bytes, true, NULL);
         if (e != CL_SUCCESS) {
-            st = gdn_fail(err, GDN_E_DEVICE, "device %s: a copy of %.1f MB: %s", d->base.name,
-                          (double)bytes * 1e-6, xpu_error_name(e));
-            xpu_cl.clReleaseMemObject(b->mem);
+            st = xpu_failed(d, e, err, "a copy of %.1f MB", (double)bytes * 1e-6);
+            xpu_free(d, b->mem);
         }
     }
     if (st != GDN_OK) {
@@ -141,7 +118,7 @@ static gdn_status buffer_wrap(gdn_device *d, void *host, uint64_t bytes, gdn_buf
 }
 
 static void buffer_free(gdn_buffer *b) {
-    xpu_cl.clReleaseMemObject(xpu_mem(b));
+    xpu_free((xpu_device *)b->device, xpu_mem(b));
     free(b);
 }
 
@@ -165,6 +142,7 @@ const gdn_backend gdn_backend_xpu = {
     .copy = xpu_queue_copy,
     .weight_create = xpu_weight_create,
     .weight_free = xpu_weight_free,
+    .counts = counts,
     .kernels = kernels,
     .op = {
 #define X(op_, args) .op_ = xpu_op_##op_,

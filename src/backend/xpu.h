@@ -17,12 +17,14 @@
 #ifndef GDN_BACKEND_XPU_H
 #define GDN_BACKEND_XPU_H
 
+#include <stdatomic.h>
+
 #include "backend.h"
 #include "xpu_cl.h"
 
 enum {
-    XPU_MAX_GROUP = 256,       /* items of a work-group     */
-    XPU_MAX_LOCAL = 32 * 1024, /* bytes of its local memory */
+    XPU_MAX_GROUP = XPU_NEED_GROUP, /* items of a work-group     */
+    XPU_MAX_LOCAL = XPU_NEED_LOCAL, /* bytes of its local memory */
     XPU_N_SCRATCH = 8,
 };
 
@@ -58,6 +60,7 @@ enum {
     XPU_N_FAULT
 };
 
+typedef struct xpu_named   xpu_named;   /* a kernel, and what arguments it has (xpu_program.c) */
 typedef struct xpu_program xpu_program; /* a file of kernels, compiled (xpu_program.c) */
 typedef struct xpu_stage   xpu_stage;   /* a copy that a write still reads (xpu_queue.c) */
 
@@ -68,6 +71,10 @@ typedef struct {
     cl_command_queue upload;    /* for what belongs to no queue: zeroes, weights */
     xpu_program     *program;   /* a list, the latest first                      */
     const xpu_cl_device *info;
+    const xpu_usm_table *usm;   /* NULL: memory is made of buffer objects        */
+    _Atomic uint64_t n_call;    /* calls that the driver accepted                */
+    _Atomic uint64_t n_freed;   /* pieces of memory let go                       */
+    uint64_t         n_launch;
     char             kernels[32];
 } xpu_device;
 
@@ -81,7 +88,7 @@ typedef struct {
     cl_command_queue cl;
     cl_mem           fault;   /* int[4]: code, index, value; read by a wait when armed */
     bool             armed;
-    cl_event         last;    /* of the last command, whose end tells of failures      */
+    bool             used;    /* something was queued since the last wait              */
     xpu_stage       *stage;
     uint64_t         staged;  /* bytes */
     struct {                  /* of rope_angles: turns per position, kept from step to step */
@@ -117,7 +124,7 @@ static inline cl_mem xpu_mem(const gdn_buffer *b) {
 
 typedef struct {
     xpu_queue  *q;
-    cl_kernel   kernel;
+    xpu_named  *kernel;
     const char *file, *name;
     cl_uint     n_arg;
     gdn_status  st; /* the first failure, and what it was */
@@ -154,16 +161,15 @@ gdn_status xpu_put(gdn_queue *q, cl_mem to, uint64_t at, const void *from, uint6
 /* Waits: for the rare op that cannot go on without a value. */
 gdn_status xpu_get(gdn_queue *q, void *to, cl_mem from, uint64_t at, uint64_t bytes, gdn_err *err);
 
-/* After an enqueue into the queue: its result, what was done, its event. */
-gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, cl_event event, gdn_err *err);
+/* After an enqueue into the queue: its result and what was done. */
+gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err);
 
-/* The kernel of a file, compiled when needed. */
-gdn_status xpu_kernel(xpu_device *d, const char *file, const char *name, cl_kernel *out,
-                      gdn_err *err);
 void       xpu_programs_free(xpu_device *d);
 
-/* Memory of the device; up to four bytes more than asked for, zeroed when `zero`. */
+/* Memory of the device; up to four bytes more than asked for, zeroed when `zero`.  What a cl_mem
+ * stands for is known to xpu_driver.c alone. */
 gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_err *err);
+void       xpu_free(xpu_device *d, cl_mem m); /* NULL: nothing */
 
 /* --- what other files implement ----------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 xpu_cl_table xpu_cl;
@@ -12,7 +13,7 @@ static struct {
     pthread_once_t once;
     xpu_cl_device  device[XPU_MAX_DEVICE];
     int            n;
-    char           none[240];
+    char           none[320]; /* why there is none; of unfit devices the first says why */
 } found = {.once = PTHREAD_ONCE_INIT};
 
 static bool load(void) {
@@ -23,13 +24,16 @@ static bool load(void) {
     };
     void *lib = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
     if (lib == NULL) {
-        snprintf(found.none, sizeof found.none, "OpenCL is not installed: %s", dlerror());
+        snprintf(found.none, sizeof found.none,
+                 "OpenCL is not installed (%.120s): install its loader (Debian: ocl-icd-libopencl1) "
+                 "and the GPU's driver (intel-opencl-icd)", dlerror());
         return false;
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         void *f = dlsym(lib, names[i]);
         if (f == NULL) {
-            snprintf(found.none, sizeof found.none, "libOpenCL.so.1 has no %s", names[i]);
+            snprintf(found.none, sizeof found.none, "libOpenCL.so.1 has no %s: it is older than "
+                     "OpenCL 1.2, install a newer one", names[i]);
             return false;
         }
         memcpy((char *)&xpu_cl + i * sizeof f, &f, sizeof f); /* all members are such pointers */
@@ -37,7 +41,8 @@ static bool load(void) {
     return true;
 }
 
-_Static_assert(sizeof(xpu_cl_table) % sizeof(void *) == 0, "a table of pointers");
+_Static_assert(sizeof(xpu_cl_table) % sizeof(void *) == 0 &&
+               sizeof(xpu_usm_table) % sizeof(void *) == 0, "tables of pointers");
 
 static void text(cl_device_id d, cl_device_info what, char *out, size_t n) {
     size_t got = 0;
@@ -54,18 +59,79 @@ static uint64_t number(cl_device_id d, cl_device_info what, size_t bytes) {
     return xpu_cl.clGetDeviceInfo(d, what, bytes, &v, NULL) == CL_SUCCESS ? v : 0;
 }
 
-/* What every kernel counts on (xpu.h). */
-static bool can_run(cl_device_id d) {
-    return number(d, CL_DEVICE_AVAILABLE, sizeof(cl_bool)) != 0 &&
-           number(d, CL_DEVICE_COMPILER_AVAILABLE, sizeof(cl_bool)) != 0 &&
-           number(d, CL_DEVICE_ENDIAN_LITTLE, sizeof(cl_bool)) != 0 &&
-           number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t)) >= 256 &&
-           number(d, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(cl_ulong)) >= 32 * 1024;
+/* "OpenCL 3.0 ..." -> 300, 0 when it is something else. */
+static int version_of(cl_device_id d) {
+    char text_[64];
+    int major = 0, minor = 0;
+    text(d, CL_DEVICE_VERSION, text_, sizeof text_);
+    return sscanf(text_, "OpenCL %d.%d", &major, &minor) == 2 ? 100 * major + minor : 0;
 }
 
-static void add(cl_device_id d, bool gpu) {
+/* Whether it has what every kernel counts on (xpu.h); the first that has not is remembered. */
+static bool can_run(cl_device_id d) {
+    char why[120] = "", name[80];
+    const int version = version_of(d);
+    const uint64_t items = number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t));
+    const uint64_t local = number(d, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(cl_ulong));
+    if (version < 102)
+        snprintf(why, sizeof why, "has OpenCL %d.%d and 1.2 is needed: update its driver",
+                 version / 100, version % 100);
+    else if (number(d, CL_DEVICE_AVAILABLE, sizeof(cl_bool)) == 0)
+        snprintf(why, sizeof why, "is not available: another program may hold it");
+    else if (number(d, CL_DEVICE_COMPILER_AVAILABLE, sizeof(cl_bool)) == 0)
+        snprintf(why, sizeof why, "has a driver without a compiler: install the whole driver");
+    else if (items < XPU_NEED_GROUP)
+        snprintf(why, sizeof why, "takes work-groups of %llu items and %d are needed",
+                 (unsigned long long)items, XPU_NEED_GROUP);
+    else if (local < XPU_NEED_LOCAL)
+        snprintf(why, sizeof why, "has %llu bytes of local memory and %d are needed",
+                 (unsigned long long)local, XPU_NEED_LOCAL);
+    else if (number(d, CL_DEVICE_ENDIAN_LITTLE, sizeof(cl_bool)) == 0)
+        snprintf(why, sizeof why, "is big-endian");
+    if (why[0] == '\0') return true;
+    text(d, CL_DEVICE_NAME, name, sizeof name);
+    if (found.none[0] == '\0') snprintf(found.none, sizeof found.none, "%s %s", name, why);
+    return false;
+}
+
+static bool has_extension(cl_device_id d, const char *name) {
+    size_t n = 0;
+    if (xpu_cl.clGetDeviceInfo(d, CL_DEVICE_EXTENSIONS, 0, NULL, &n) != CL_SUCCESS) return false;
+    char *all = calloc(n + 1, 1);
+    bool has = false;
+    if (all != NULL &&
+        xpu_cl.clGetDeviceInfo(d, CL_DEVICE_EXTENSIONS, n, all, NULL) == CL_SUCCESS) {
+        const size_t len = strlen(name);
+        for (const char *p = all; !has && (p = strstr(p, name)) != NULL; p += len)
+            has = (p == all || p[-1] == ' ') && (p[len] == ' ' || p[len] == '\0');
+    }
+    free(all);
+    return has;
+}
+
+/* All of it or nothing. */
+static void find_usm(xpu_cl_device *x) {
+    static const char *const names[] = {
+#define X(name) #name,
+        XPU_USM_LIST(X)
+#undef X
+    };
+    xpu_usm_table all;
+    if (!has_extension(x->id, "cl_intel_unified_shared_memory") ||
+        (number(x->id, CL_DEVICE_DEVICE_MEM_CAPABILITIES_INTEL, sizeof(cl_bitfield)) &
+         CL_UNIFIED_SHARED_MEMORY_ACCESS_INTEL) == 0)
+        return;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        void *f = xpu_cl.clGetExtensionFunctionAddressForPlatform(x->platform, names[i]);
+        if (f == NULL) return;
+        memcpy((char *)&all + i * sizeof f, &f, sizeof f);
+    }
+    x->usm = all;
+}
+
+static void add(cl_platform_id platform, cl_device_id d, bool gpu) {
     enum { INTEL = 0x8086 };
-    xpu_cl_device x = {.id = d};
+    xpu_cl_device x = {.id = d, .platform = platform};
     char version[64], driver[64];
     x.intel = gpu && number(d, CL_DEVICE_VENDOR_ID, sizeof(cl_uint)) == INTEL;
     text(d, CL_DEVICE_NAME, x.name, sizeof x.name);
@@ -75,6 +141,7 @@ static void add(cl_device_id d, bool gpu) {
              version, driver);
     x.memory_bytes = number(d, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong));
     x.max_alloc = number(d, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong));
+    find_usm(&x);
     int at = found.n;
     if (x.intel)
         for (at = 0; at < found.n && found.device[at].intel;) at++;
@@ -92,10 +159,9 @@ static void list(void) {
     const cl_int e = xpu_cl.clGetPlatformIDs(MAX, platform, &n);
     if (e != CL_SUCCESS || n == 0) {
         snprintf(found.none, sizeof found.none,
-                 "OpenCL has no platform: the device's driver is not installed");
+                 "OpenCL has no driver: install the GPU's (Debian: intel-opencl-icd)");
         return;
     }
-    bool weak = false;
     for (int gpu = 1; gpu >= 0; gpu--) /* GPUs come before everything else */
         for (cl_uint i = 0; i < n && i < MAX; i++) {
             cl_device_id d[MAX];
@@ -105,15 +171,12 @@ static void list(void) {
             for (cl_uint k = 0; k < m && k < MAX && found.n < XPU_MAX_DEVICE; k++) {
                 const uint64_t type = number(d[k], CL_DEVICE_TYPE, sizeof(cl_device_type));
                 if (((type & CL_DEVICE_TYPE_GPU) != 0) != (gpu == 1)) continue;
-                if (can_run(d[k])) add(d[k], gpu == 1);
-                else weak = true;
+                if (can_run(d[k])) add(platform[i], d[k], gpu == 1);
             }
         }
-    if (found.n == 0)
+    if (found.n == 0 && found.none[0] == '\0')
         snprintf(found.none, sizeof found.none,
-                 weak ? "OpenCL has no device with a compiler, work-groups of 256 and 32 KiB of "
-                        "local memory"
-                      : "OpenCL has no device");
+                 "OpenCL has no device: is there a GPU, and may you open /dev/dri/renderD128?");
 }
 
 int xpu_cl_devices(const xpu_cl_device **out, const char **none) {

@@ -7,6 +7,7 @@
 
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
+#include <CL/cl_ext.h>
 #include <stdbool.h>
 
 #include "../base/err.h"
@@ -39,8 +40,8 @@
     X(clEnqueueFillBuffer)      \
     X(clGetEventInfo)           \
     X(clReleaseEvent)           \
-    X(clFlush)                  \
-    X(clFinish)
+    X(clFinish)                 \
+    X(clGetExtensionFunctionAddressForPlatform)
 
 typedef struct {
 #define X(name) __typeof__(name) *name;
@@ -50,10 +51,30 @@ typedef struct {
 
 extern xpu_cl_table xpu_cl; /* valid once xpu_cl_devices() has found a device */
 
-enum { XPU_MAX_DEVICE = 16 };
+/* Of cl_intel_unified_shared_memory; a platform has its own. */
+#define XPU_USM_LIST(X)              \
+    X(clDeviceMemAllocINTEL)         \
+    X(clMemBlockingFreeINTEL)        \
+    X(clSetKernelArgMemPointerINTEL) \
+    X(clEnqueueMemcpyINTEL)          \
+    X(clEnqueueMemFillINTEL)
+
+typedef struct {
+#define X(name) name##_fn name;
+    XPU_USM_LIST(X)
+#undef X
+} xpu_usm_table;
+
+enum {
+    XPU_MAX_DEVICE = 16,
+    XPU_NEED_GROUP = 256, /* items of a work-group, and bytes of its local memory */
+    XPU_NEED_LOCAL = 32 * 1024,
+};
 
 typedef struct {
     cl_device_id id;
+    cl_platform_id platform;
+    xpu_usm_table usm;        /* all NULL where there is none               */
     bool     intel;           /* an Intel GPU; everything else is a stand-in */
     char     name[80];
     char     driver[80];      /* version of the device's language and driver */
@@ -61,7 +82,7 @@ typedef struct {
 } xpu_cl_device;
 
 /* The devices that can run the kernels, Intel's GPUs first; found once a process.  none: why there
- * are none. */
+ * are none, and what to do. */
 int xpu_cl_devices(const xpu_cl_device **out, const char **none);
 
 /* "CL_OUT_OF_RESOURCES", or the number of a code without a name. */

@@ -13,21 +13,22 @@ typedef struct {
     int rows, outputs, lines; /* rows and outputs of the whole work-group */
 } shape;
 
-/* By the number of rows; the last serves any. */
+/* By the numbers of rows and outputs; the last serves any.  Few outputs need many work-groups. */
 static const struct {
-    int   n_row;
+    int   n_row, n;
     shape is;
 } shapes[] = {
-    {1, {"linear_1", "any_linear_1", 1, 16, 8}},
-    {2, {"linear_2", "any_linear_2", 2, 16, 8}},
-    {4, {"linear_4", "any_linear_4", 4, 16, 8}},
-    {16, {"linear_8", "any_linear_8", 8, 32, 8}},
-    {0, {"linear_tile", "any_linear_tile", 32, 32, 16}},
+    {1, 8192, {"linear_1", "any_linear_1", 1, 8, 8}},
+    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 16, 8}},
+    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 16, 8}},
+    {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 16, 8}},
+    {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 32, 8}},
+    {INT32_MAX, INT32_MAX, {"linear_tile", "any_linear_tile", 32, 32, 16}},
 };
 
-static const shape *shape_for(int64_t n_row) {
+static const shape *shape_for(int64_t n_row, int32_t n) {
     int i = 0;
-    while (shapes[i].n_row != 0 && n_row > shapes[i].n_row) i++;
+    while (n_row > shapes[i].n_row || n > shapes[i].n) i++;
     return &shapes[i].is;
 }
 
@@ -54,13 +55,14 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     if (n_row > 0 && a->x.shape[0] == 0)
         return gdn_fail(err, GDN_E_INVALID, "linear: %lld rows of an x without any",
                         (long long)n_row);
-    const shape *s = shape_for(n_row);
-    const bool usual = w->base.type == GDN_BF16 && a->x.type == GDN_F32;
+    const shape *s = shape_for(n_row, w->base.n);
+    const bool whole = on_vectors(&a->x, w->base.k);
+    const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
     xpu_call c = xpu_begin(q, "linear", usual ? s->name : s->any);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);
     xpu_tensor(&c, &a->row, 0);
-    weight(&c, w, on_vectors(&a->x, w->base.k));
+    weight(&c, w, whole);
     xpu_int(&c, n_row);
     xpu_int(&c, a->row.buf != NULL);
     xpu_long(&c, a->x.shape[0]);
@@ -84,7 +86,7 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];
-    xpu_call c = xpu_begin(q, "linear", names[w->base.type != GDN_BF16][n_row]);
+    xpu_call c = xpu_begin(q, "linear", names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);
     xpu_long(&c, a->x.ndim == 3 ? a->x.stride[1] : 0);

@@ -112,10 +112,10 @@ static gdn_status turns(gdn_queue *queue, double theta, int32_t rot, cl_mem *out
     gdn_status st = xpu_alloc(xpu_of(queue), bytes, false, &mem, err);
     if (st != GDN_OK) return st;
     if ((st = xpu_put(queue, mem, 0, turn, bytes, err)) != GDN_OK) {
-        xpu_cl.clReleaseMemObject(mem);
+        xpu_free(xpu_of(queue), mem);
         return st;
     }
-    if (q->rope.turn != NULL) xpu_cl.clReleaseMemObject(q->rope.turn);
+    xpu_free(xpu_of(queue), q->rope.turn);
     q->rope.turn = *out = mem;
     q->rope.theta = theta;
     q->rope.rot = rot;

@@ -15,29 +15,43 @@
 #include <xxhash.h>
 
 #include "../base/log.h"
-#include "xpu.h"
+#include "xpu_driver.h"
 #include "xpu_source.h"
 
+/* An argument as the kernel has it: most are the same from call to call, and setting one costs a
+ * driver more than comparing it.  Memory that was let go may come back under its old name, so all
+ * of it is set anew when some was (d->n_freed). */
+enum { MAX_ARG = 112, ARG_BYTES = 16 };
 typedef struct {
-    char     *name;
-    cl_kernel cl;
-} named_kernel;
+    uint8_t kind, bytes; /* 0: not set */
+    char    v[ARG_BYTES];
+} set_arg;
+enum { ARG_VALUE = 1, ARG_MEMORY, ARG_LOCAL };
+
+struct xpu_named {
+    xpu_named *next;
+    char      *name;
+    cl_kernel  cl;
+    uint64_t   n_freed;
+    set_arg    arg[MAX_ARG];
+};
 
 struct xpu_program {
-    xpu_program  *next;
-    char         *file;
-    cl_program    cl;
-    named_kernel *kernel;
-    int           n_kernel;
+    xpu_program *next;
+    char        *file;
+    cl_program   cl;
+    xpu_named   *kernel;
 };
 
 /* --- text and options --------------------------------------------------------------- */
 
-static const char *options(void) {
-    static const char text[] = "-cl-std=CL1.2 -w"
-                               " -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3";
-    _Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in text");
-    return text;
+/* Intel's driver takes memory of more than 4 GB for short addresses unless it is told. */
+#define OPTIONS "-cl-std=CL1.2 -w -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3"
+#define INTEL   " -cl-intel-greater-than-4GB-buffer-required"
+_Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in OPTIONS");
+
+static const char *options(const xpu_device *d) {
+    return d->info->intel ? OPTIONS INTEL : OPTIONS;
 }
 
 /* Numbers of the faults, in the kernels' language. */
@@ -54,7 +68,7 @@ static const char *source(const char *file) {
 }
 
 static uint64_t key_of(const xpu_device *d, const char *const *text, int n) {
-    XXH64_hash_t h = XXH3_64bits(options(), strlen(options()));
+    XXH64_hash_t h = XXH3_64bits(options(d), strlen(options(d)));
     h = XXH3_64bits_withSeed(d->info->name, strlen(d->info->name), h);
     h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver), h);
     for (int i = 0; i < n; i++) h = XXH3_64bits_withSeed(text[i], strlen(text[i]), h);
@@ -147,24 +161,25 @@ static cl_program from_cache(const xpu_device *d, uint64_t key) {
                                                     &taken, &e);
     free(binary);
     if (p == NULL || e != CL_SUCCESS) return NULL;
-    if (xpu_cl.clBuildProgram(p, 1, &d->id, options(), NULL, NULL) == CL_SUCCESS) return p;
+    if (xpu_cl.clBuildProgram(p, 1, &d->id, options(d), NULL, NULL) == CL_SUCCESS) return p;
     xpu_cl.clReleaseProgram(p);
     return NULL;
 }
 
-/* The first lines of what the compiler says, from the first that names an error. */
+/* With the line of the compiler's log that names the first error. */
 static gdn_status not_compiled(const xpu_device *d, cl_program p, const char *file, cl_int e,
                                gdn_err *err) {
     size_t n = 0;
-    xpu_cl.clGetProgramBuildInfo(p, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &n);
+    if (xpu_cl.clGetProgramBuildInfo(p, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &n) != CL_SUCCESS)
+        n = 0;
     char *log = calloc(n + 1, 1);
-    if (log != NULL)
+    if (log != NULL && n > 0)
         xpu_cl.clGetProgramBuildInfo(p, d->id, CL_PROGRAM_BUILD_LOG, n, log, NULL);
-    const char *first = log != NULL ? strstr(log, "error") : NULL;
-    if (first == NULL) first = log != NULL ? log : "";
-    while (first != log && first > log && first[-1] != '\n') first--;
-    const gdn_status st = gdn_fail(err, GDN_E_DEVICE, "device %s: %s_xpu.cl does not compile (%s): "
-                                   "%.240s", d->base.name, file, xpu_error_name(e), first);
+    const char *line = log != NULL ? strstr(log, "error") : NULL;
+    if (line == NULL) line = log != NULL ? log + strspn(log, " \t\n") : "";
+    while (log != NULL && line > log && line[-1] != '\n') line--;
+    const gdn_status st = xpu_failed(d, e, err, "%s_xpu.cl does not compile: %.*s", file,
+                                     (int)strcspn(line, "\n"), line);
     free(log);
     return st;
 }
@@ -183,9 +198,8 @@ static gdn_status compile(const xpu_device *d, const char *file, cl_program *out
         cl_int e;
         p = xpu_cl.clCreateProgramWithSource(d->context, N, text, NULL, &e);
         if (p == NULL || e != CL_SUCCESS)
-            return gdn_fail(err, GDN_E_DEVICE, "device %s: %s_xpu.cl: %s", d->base.name, file,
-                            xpu_error_name(e));
-        e = xpu_cl.clBuildProgram(p, 1, &d->id, options(), NULL, NULL);
+            return xpu_failed(d, e, err, "%s_xpu.cl", file);
+        e = xpu_cl.clBuildProgram(p, 1, &d->id, options(d), NULL, NULL);
         if (e != CL_SUCCESS) {
             const gdn_status st = not_compiled(d, p, file, e, err);
             xpu_cl.clReleaseProgram(p);
@@ -220,42 +234,41 @@ static gdn_status program(xpu_device *d, const char *file, xpu_program **out, gd
     return GDN_OK;
 }
 
-gdn_status xpu_kernel(xpu_device *d, const char *file, const char *name, cl_kernel *out,
-                      gdn_err *err) {
+/* The kernel of a file, compiled when needed. */
+static gdn_status kernel(xpu_device *d, const char *file, const char *name, xpu_named **out,
+                         gdn_err *err) {
     xpu_program *p = NULL;
     const gdn_status st = program(d, file, &p, err);
     if (st != GDN_OK) return st;
-    for (int i = 0; i < p->n_kernel; i++)
-        if (strcmp(p->kernel[i].name, name) == 0) {
-            *out = p->kernel[i].cl;
-            return GDN_OK;
-        }
-    named_kernel *more = realloc(p->kernel, (size_t)(p->n_kernel + 1) * sizeof *more);
-    if (more == NULL) return gdn_fail(err, GDN_E_NOMEM, "kernel %s: out of memory", name);
-    p->kernel = more;
-    cl_int e;
-    named_kernel k = {strdup(name), NULL};
-    if (k.name == NULL) return gdn_fail(err, GDN_E_NOMEM, "kernel %s: out of memory", name);
-    k.cl = xpu_cl.clCreateKernel(p->cl, name, &e);
-    if (k.cl == NULL || e != CL_SUCCESS) {
-        free(k.name);
-        return gdn_fail(err, GDN_E_DEVICE, "device %s: kernel %s of %s_xpu.cl: %s", d->base.name,
-                        name, file, xpu_error_name(e));
+    for (*out = p->kernel; *out != NULL; *out = (*out)->next)
+        if (strcmp((*out)->name, name) == 0) return GDN_OK;
+    xpu_named *k = calloc(1, sizeof *k);
+    if (k == NULL || (k->name = strdup(name)) == NULL) {
+        free(k);
+        return gdn_fail(err, GDN_E_NOMEM, "kernel %s: out of memory", name);
     }
-    p->kernel[p->n_kernel++] = k;
-    *out = k.cl;
+    cl_int e;
+    k->cl = xpu_cl.clCreateKernel(p->cl, name, &e);
+    if (k->cl == NULL || e != CL_SUCCESS) {
+        free(k->name);
+        free(k);
+        return xpu_failed(d, e, err, "kernel %s of %s_xpu.cl", name, file);
+    }
+    k->next = p->kernel;
+    p->kernel = *out = k;
     return GDN_OK;
 }
 
 void xpu_programs_free(xpu_device *d) {
     for (xpu_program *p = d->program, *next; p != NULL; p = next) {
         next = p->next;
-        for (int i = 0; i < p->n_kernel; i++) {
-            xpu_cl.clReleaseKernel(p->kernel[i].cl);
-            free(p->kernel[i].name);
+        for (xpu_named *k = p->kernel, *behind; k != NULL; k = behind) {
+            behind = k->next;
+            xpu_cl.clReleaseKernel(k->cl);
+            free(k->name);
+            free(k);
         }
         xpu_cl.clReleaseProgram(p->cl);
-        free(p->kernel);
         free(p->file);
         free(p);
     }
@@ -266,25 +279,45 @@ void xpu_programs_free(xpu_device *d) {
 
 xpu_call xpu_begin(gdn_queue *q, const char *file, const char *name) {
     xpu_call c = {.q = xpu_queue_of(q), .file = file, .name = name};
-    c.st = xpu_kernel(xpu_of(q), file, name, &c.kernel, &c.why);
+    xpu_device *d = xpu_of(q);
+    c.st = kernel(d, file, name, &c.kernel, &c.why);
+    if (c.st != GDN_OK || c.kernel->n_freed == d->n_freed) return c;
+    for (int i = 0; i < MAX_ARG; i++)
+        if (c.kernel->arg[i].kind == ARG_MEMORY) c.kernel->arg[i].kind = 0;
+    c.kernel->n_freed = d->n_freed;
     return c;
 }
 
-static void argument(xpu_call *c, size_t bytes, const void *v) {
+/* The next argument, unless the kernel has it already. */
+static void argument(xpu_call *c, int kind, size_t bytes, const void *v) {
+    const cl_uint i = c->n_arg++;
+    xpu_device *d = xpu_of(&c->q->base);
     if (c->st != GDN_OK) return;
-    const cl_int e = xpu_cl.clSetKernelArg(c->kernel, c->n_arg, bytes, v);
+    set_arg now = {.kind = (uint8_t)kind};
+    const void *what = kind == ARG_LOCAL ? &bytes : v; /* of local memory the size is all */
+    const size_t n = kind == ARG_LOCAL ? sizeof bytes : bytes;
+    const bool fits = i < MAX_ARG && n <= ARG_BYTES;
+    if (fits) {
+        now.bytes = (uint8_t)n;
+        memcpy(now.v, what, n);
+        if (memcmp(&now, &c->kernel->arg[i], sizeof now) == 0) return;
+    }
+    cl_mem m = NULL;
+    if (kind == ARG_MEMORY) memcpy(&m, v, sizeof m);
+    const cl_int e = kind == ARG_MEMORY ? xpu_driver_memory(d, c->kernel->cl, i, m)
+                                        : xpu_driver_value(d, c->kernel->cl, i, bytes, v);
     if (e != CL_SUCCESS)
-        c->st = gdn_fail(&c->why, GDN_E_DEVICE, "device %s: argument %u of kernel %s: %s",
-                         c->q->base.device->name, c->n_arg, c->name, xpu_error_name(e));
-    c->n_arg++;
+        c->st = xpu_failed(d, e, &c->why, "argument %u of kernel %s", i, c->name);
+    if (i < MAX_ARG) c->kernel->arg[i] = fits && e == CL_SUCCESS ? now : (set_arg){0};
 }
 
-void xpu_memory(xpu_call *c, cl_mem m) { argument(c, sizeof m, m != NULL ? &m : NULL); }
+static void value(xpu_call *c, size_t bytes, const void *v) { argument(c, ARG_VALUE, bytes, v); }
+void xpu_memory(xpu_call *c, cl_mem m) { argument(c, ARG_MEMORY, sizeof m, &m); }
 
 void xpu_tensor(xpu_call *c, const gdn_tensor *t, int n_stride) {
     const cl_ulong at = t->buf != NULL ? t->at : 0;
     xpu_memory(c, xpu_mem(t->buf));
-    argument(c, sizeof at, &at);
+    value(c, sizeof at, &at);
     for (int i = 0; i < n_stride; i++) xpu_long(c, t->buf != NULL ? t->stride[i] : 0);
 }
 
@@ -293,21 +326,21 @@ void xpu_int(xpu_call *c, int64_t v) {
     if (c->st == GDN_OK && i != v)
         c->st = gdn_fail(&c->why, GDN_E_UNSUPPORTED, "device %s: kernel %s: a size of %lld",
                          c->q->base.device->name, c->name, (long long)v);
-    argument(c, sizeof i, &i);
+    value(c, sizeof i, &i);
 }
 
 void xpu_long(xpu_call *c, int64_t v) {
     const cl_long i = v;
-    argument(c, sizeof i, &i);
+    value(c, sizeof i, &i);
 }
 
-void xpu_float(xpu_call *c, float v) { argument(c, sizeof v, &v); }
-void xpu_struct(xpu_call *c, const void *v, size_t bytes) { argument(c, bytes, v); }
-void xpu_local(xpu_call *c, size_t bytes) { argument(c, bytes, NULL); }
+void xpu_float(xpu_call *c, float v) { value(c, sizeof v, &v); }
+void xpu_struct(xpu_call *c, const void *v, size_t bytes) { value(c, bytes, v); }
+void xpu_local(xpu_call *c, size_t bytes) { argument(c, ARG_LOCAL, bytes, NULL); }
 
 void xpu_faults(xpu_call *c) {
     xpu_memory(c, c->q->fault);
-    c->q->armed = true;
+    c->q->armed = !c->q->base.device->dry_run;
 }
 
 gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], gdn_err *err) {
@@ -321,8 +354,7 @@ gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], g
         items[i] = (size_t)local[i];
         global[i] = (size_t)groups[i] * items[i];
     }
-    cl_event event = NULL;
-    const cl_int e = xpu_cl.clEnqueueNDRangeKernel(c->q->cl, c->kernel, 3, NULL, global, items, 0,
-                                                   NULL, &event);
-    return xpu_queued(c->q, e, c->name, event, err);
+    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel->cl, global, items,
+                                       NULL);
+    return xpu_queued(c->q, e, c->name, err);
 }

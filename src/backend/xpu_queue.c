@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "xpu_driver.h"
 #include "xpu_queue.h"
 
 struct xpu_stage {
@@ -12,16 +13,9 @@ struct xpu_stage {
 /* Of staged writes: one, and all until a wait. */
 enum { STAGE_BYTES = 1 << 20, STAGE_ALL = 16 << 20 };
 
-static gdn_status failed(const xpu_queue *q, const char *what, cl_int e, gdn_err *err) {
-    const bool memory = e == CL_MEM_OBJECT_ALLOCATION_FAILURE || e == CL_OUT_OF_HOST_MEMORY;
-    return gdn_fail(err, memory ? GDN_E_NOMEM : GDN_E_DEVICE, "device %s: %s: %s",
-                    q->base.device->name, what, xpu_error_name(e));
-}
-
-gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, cl_event event, gdn_err *err) {
-    if (result != CL_SUCCESS) return failed(q, what, result, err);
-    if (q->last != NULL) xpu_cl.clReleaseEvent(q->last);
-    q->last = event;
+gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err) {
+    if (result != CL_SUCCESS) return xpu_failed(xpu_of(&q->base), result, err, "%s", what);
+    q->used = true;
     return GDN_OK;
 }
 
@@ -30,9 +24,8 @@ gdn_status xpu_queue_create(gdn_device *dev, gdn_queue **out, gdn_err *err) {
     xpu_queue *q = calloc(1, sizeof *q);
     if (q == NULL) return gdn_fail(err, GDN_E_NOMEM, "queue: out of memory");
     q->base.device = dev;
-    cl_int e;
-    q->cl = xpu_cl.clCreateCommandQueue(d->context, d->id, 0, &e);
-    gdn_status st = q->cl != NULL && e == CL_SUCCESS ? GDN_OK : failed(q, "a queue", e, err);
+    const cl_int e = xpu_driver_queue(d, &q->cl);
+    gdn_status st = e == CL_SUCCESS ? GDN_OK : xpu_failed(d, e, err, "a queue");
     if (st == GDN_OK) st = xpu_alloc(d, 4 * sizeof(cl_int), true, &q->fault, err);
     if (st != GDN_OK) xpu_queue_free(&q->base);
     else *out = &q->base;
@@ -50,13 +43,12 @@ static void free_stages(xpu_queue *q) {
 
 void xpu_queue_free(gdn_queue *queue) {
     xpu_queue *q = xpu_queue_of(queue);
-    if (q->cl != NULL) xpu_cl.clFinish(q->cl);
-    if (q->last != NULL) xpu_cl.clReleaseEvent(q->last);
-    for (int i = 0; i < XPU_N_SCRATCH; i++)
-        if (q->scratch[i].mem != NULL) xpu_cl.clReleaseMemObject(q->scratch[i].mem);
-    if (q->rope.turn != NULL) xpu_cl.clReleaseMemObject(q->rope.turn);
-    if (q->fault != NULL) xpu_cl.clReleaseMemObject(q->fault);
-    if (q->cl != NULL) xpu_cl.clReleaseCommandQueue(q->cl);
+    xpu_device *d = xpu_of(queue);
+    if (q->cl != NULL) xpu_driver_finish(q->cl, NULL);
+    for (int i = 0; i < XPU_N_SCRATCH; i++) xpu_free(d, q->scratch[i].mem);
+    xpu_free(d, q->rope.turn);
+    xpu_free(d, q->fault);
+    if (q->cl != NULL) xpu_driver_queue_free(q->cl);
     free_stages(q);
     free(q);
 }
@@ -70,9 +62,9 @@ static gdn_status report(xpu_queue *q, const cl_int fault[4], gdn_err *err) {
 #undef X
     };
     static const cl_int none[4];
-    const cl_int e = xpu_cl.clEnqueueWriteBuffer(q->cl, q->fault, CL_TRUE, 0, sizeof none, none, 0,
-                                                 NULL, NULL);
-    if (e != CL_SUCCESS) return failed(q, "a wait", e, err);
+    xpu_device *d = xpu_of(&q->base);
+    const cl_int e = xpu_driver_write(d, q->cl, q->fault, 0, none, sizeof none, true, NULL);
+    if (e != CL_SUCCESS) return xpu_failed(d, e, err, "a wait");
     if (fault[0] <= 0 || fault[0] >= XPU_N_FAULT)
         return gdn_fail(err, GDN_E_DEVICE, "device %s: fault %d", q->base.device->name, fault[0]);
     /* The texts are the ones of XPU_FAULT_LIST, all with two %d. */
@@ -84,23 +76,18 @@ static gdn_status report(xpu_queue *q, const cl_int fault[4], gdn_err *err) {
 
 gdn_status xpu_queue_wait(gdn_queue *queue, gdn_err *err) {
     xpu_queue *q = xpu_queue_of(queue);
-    cl_int fault[4] = {0}, status = CL_COMPLETE, e = CL_SUCCESS;
-    if (q->armed)
-        e = xpu_cl.clEnqueueReadBuffer(q->cl, q->fault, CL_FALSE, 0, sizeof fault, fault, 0, NULL,
-                                       NULL);
-    const cl_int done = xpu_cl.clFinish(q->cl);
+    xpu_device *d = xpu_of(queue);
+    cl_int fault[4] = {0}, e = CL_SUCCESS;
+    cl_event last = NULL;
+    /* An event for each command costs a driver more than many of them take.  That of a last one
+     * tells of all: what stands behind a failed command in its queue fails. */
+    if (q->used) e = xpu_driver_read(d, q->cl, fault, q->fault, 0, sizeof fault, false, &last);
+    const cl_int done = xpu_driver_finish(q->cl, last);
     if (e == CL_SUCCESS) e = done;
-    q->armed = false;
+    if (!q->armed) fault[0] = 0;
+    q->used = q->armed = false;
     free_stages(q);
-    if (q->last != NULL) {
-        if (e == CL_SUCCESS)
-            e = xpu_cl.clGetEventInfo(q->last, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status,
-                                      &status, NULL);
-        xpu_cl.clReleaseEvent(q->last);
-        q->last = NULL;
-    }
-    if (e == CL_SUCCESS && status < 0) e = status;
-    if (e != CL_SUCCESS) return failed(q, "a wait", e, err);
+    if (e != CL_SUCCESS) return xpu_failed(d, e, err, "a wait");
     return fault[0] != 0 ? report(q, fault, err) : GDN_OK;
 }
 
@@ -121,20 +108,16 @@ gdn_status xpu_put(gdn_queue *queue, cl_mem to, uint64_t at, const void *from, u
         q->staged += bytes;
         from = s->data;
     }
-    cl_event event = NULL;
-    const cl_int e = xpu_cl.clEnqueueWriteBuffer(q->cl, to, aside ? CL_FALSE : CL_TRUE, at, bytes,
-                                                 from, 0, NULL, &event);
-    return xpu_queued(q, e, "a write", event, err);
+    const cl_int e = xpu_driver_write(xpu_of(queue), q->cl, to, at, from, bytes, !aside, NULL);
+    return xpu_queued(q, e, "a write", err);
 }
 
 gdn_status xpu_get(gdn_queue *queue, void *to, cl_mem from, uint64_t at, uint64_t bytes,
                    gdn_err *err) {
     xpu_queue *q = xpu_queue_of(queue);
     if (bytes == 0) return GDN_OK;
-    cl_event event = NULL;
-    const cl_int e = xpu_cl.clEnqueueReadBuffer(q->cl, from, CL_TRUE, at, bytes, to, 0, NULL,
-                                                &event);
-    return xpu_queued(q, e, "a read", event, err);
+    const cl_int e = xpu_driver_read(xpu_of(queue), q->cl, to, from, at, bytes, true, NULL);
+    return xpu_queued(q, e, "a read", err);
 }
 
 gdn_status xpu_queue_write(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,
@@ -146,19 +129,17 @@ gdn_status xpu_queue_read(gdn_queue *queue, void *to, gdn_buffer *from, uint64_t
                           gdn_err *err) {
     xpu_queue *q = xpu_queue_of(queue);
     if (bytes == 0) return GDN_OK;
-    cl_event event = NULL;
-    const cl_int e = xpu_cl.clEnqueueReadBuffer(q->cl, xpu_mem(from), CL_FALSE, at, bytes, to, 0,
-                                                NULL, &event);
-    return xpu_queued(q, e, "a read", event, err);
+    const cl_int e = xpu_driver_read(xpu_of(queue), q->cl, to, xpu_mem(from), at, bytes, false,
+                                     NULL);
+    return xpu_queued(q, e, "a read", err);
 }
 
 gdn_status xpu_queue_copy(gdn_queue *queue, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
                           uint64_t from_at, uint64_t bytes, gdn_err *err) {
     xpu_queue *q = xpu_queue_of(queue);
-    cl_event event = NULL;
-    const cl_int e = xpu_cl.clEnqueueCopyBuffer(q->cl, xpu_mem(from), xpu_mem(to), from_at, to_at,
-                                                bytes, 0, NULL, &event);
-    return xpu_queued(q, e, "a copy", event, err);
+    const cl_int e = xpu_driver_copy(xpu_of(queue), q->cl, xpu_mem(to), to_at, xpu_mem(from),
+                                     from_at, bytes, NULL);
+    return xpu_queued(q, e, "a copy", err);
 }
 
 /* --- scratch ------------------------------------------------------------------------ */
@@ -171,7 +152,7 @@ gdn_status xpu_scratch(gdn_queue *queue, int i, uint64_t bytes, cl_mem *out, gdn
         const uint64_t want = bytes + bytes / 4 + 256; /* steps grow slowly */
         const gdn_status st = xpu_alloc(xpu_of(queue), want, false, &mem, err);
         if (st != GDN_OK) return st;
-        if (q->scratch[i].mem != NULL) xpu_cl.clReleaseMemObject(q->scratch[i].mem);
+        xpu_free(xpu_of(queue), q->scratch[i].mem);
         q->scratch[i].mem = mem;
         q->scratch[i].bytes = want;
     }

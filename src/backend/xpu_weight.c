@@ -1,70 +1,71 @@
 /* xpu_weight.c - weight matrices on the xpu: rows one after the other, in the order of the desc.
  *
- * Rows are gathered in a stretch of host memory and copied from there; what they occupied in the
- * file is given back stretch by stretch, so that a checkpoint is not held twice. */
+ * Rows that lie so in the file go from there, a stretch at a time; others are gathered in a stretch
+ * of host memory first.  What they occupied in the file is given back stretch by stretch, so that a
+ * checkpoint is not held twice. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../base/half.h"
-#include "xpu.h"
+#include "xpu_driver.h"
 
 enum { STRETCH = 16 << 20 };
 
 typedef struct {
     xpu_device *d;
     cl_mem   to;
-    uint64_t at; /* of the stretch in `to` */
-    char    *stretch;
-    uint64_t used, room;
+    uint64_t at;      /* in `to`, of what comes next               */
+    char    *stretch; /* of gathered rows, made when first needed  */
+    uint64_t room;
 } upload;
 
-static gdn_status flush(upload *u, gdn_err *err) {
-    if (u->used == 0) return GDN_OK;
-    const cl_int e = xpu_cl.clEnqueueWriteBuffer(u->d->upload, u->to, CL_TRUE, u->at, u->used,
-                                                 u->stretch, 0, NULL, NULL);
-    if (e != CL_SUCCESS)
-        return gdn_fail(err, GDN_E_DEVICE, "device %s: a copy of a weight: %s", u->d->base.name,
-                        xpu_error_name(e));
-    u->at += u->used;
-    u->used = 0;
+static gdn_status send(upload *u, const void *from, uint64_t bytes, gdn_err *err) {
+    if (bytes == 0) return GDN_OK;
+    const cl_int e = xpu_driver_write(u->d, u->d->upload, u->to, u->at, from, bytes, true, NULL);
+    if (e != CL_SUCCESS) return xpu_failed(u->d, e, err, "a copy of a weight");
+    u->at += bytes;
     return GDN_OK;
+}
+
+/* Rows r .. r + n - 1 of a part, in the order they are to have. */
+static gdn_status send_rows(upload *u, const gdn_weight_part *p, int64_t r, int64_t n, uint64_t row,
+                            gdn_err *err) {
+    const char *data = p->data;
+    if (p->order == NULL && p->row_bytes == (int64_t)row)
+        return send(u, data + r * p->row_bytes, (uint64_t)n * row, err);
+    if (u->stretch == NULL && (u->stretch = malloc(u->room)) == NULL)
+        return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    for (int64_t i = 0; i < n; i++)
+        memcpy(u->stretch + (uint64_t)i * row,
+               data + (p->order != NULL ? p->order[r + i] : r + i) * p->row_bytes, row);
+    return send(u, u->stretch, (uint64_t)n * row, err);
 }
 
 static gdn_status part_up(upload *u, const gdn_weight_desc *d, const gdn_weight_part *p,
                           gdn_err *err) {
     const uint64_t row = (uint64_t)d->k * (uint64_t)gdn_type_bytes(d->type);
+    const int64_t most = (int64_t)(u->room / row);
     int64_t given = 0;
-    gdn_status st = GDN_OK;
-    for (int64_t r = 0; r < p->n_row && st == GDN_OK; r++) {
-        if (u->room - u->used < row) {
-            st = flush(u, err);
-            /* Rows taken in another order go with their whole part. */
-            if (d->done != NULL && p->order == NULL && r > given) {
-                d->done(d->done_arg, (const char *)p->data + given * p->row_bytes,
-                        (uint64_t)(r - given) * (uint64_t)p->row_bytes);
-                given = r;
-            }
-        }
-        const int64_t from = p->order != NULL ? p->order[r] : r;
-        memcpy(u->stretch + u->used, (const char *)p->data + from * p->row_bytes, row);
-        u->used += row;
-    }
-    if (d->done != NULL && st == GDN_OK && given < p->n_row)
+    for (int64_t r = 0, n; r < p->n_row; r += n) {
+        n = p->n_row - r < most ? p->n_row - r : most;
+        const gdn_status st = send_rows(u, p, r, n, row, err);
+        if (st != GDN_OK) return st;
+        /* Rows taken in another order go with their whole part. */
+        if (d->done == NULL || (p->order != NULL && r + n < p->n_row)) continue;
         d->done(d->done_arg, (const char *)p->data + given * p->row_bytes,
-                (uint64_t)(p->n_row - given) * (uint64_t)p->row_bytes);
-    return st;
+                (uint64_t)(r + n - given) * (uint64_t)p->row_bytes);
+        given = r + n;
+    }
+    return GDN_OK;
 }
 
 static gdn_status rows_up(xpu_weight *w, const gdn_weight_desc *d, gdn_err *err) {
     const uint64_t row = (uint64_t)d->k * (uint64_t)gdn_type_bytes(d->type);
     upload u = {.d = (xpu_device *)w->base.device, .to = w->data};
-    u.room = w->base.bytes < STRETCH ? w->base.bytes : row < STRETCH ? STRETCH : row;
-    u.stretch = malloc(u.room);
-    if (u.stretch == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    u.room = row < STRETCH ? STRETCH / row * row : row;
     gdn_status st = GDN_OK;
     for (int64_t i = 0; i < (int64_t)d->n_expert * d->n_part && st == GDN_OK; i++)
         st = part_up(&u, d, d->part + i, err);
-    if (st == GDN_OK) st = flush(&u, err);
     free(u.stretch);
     return st;
 }
@@ -78,7 +79,7 @@ static float scale_at(const gdn_weight_part *p, int64_t i) {
 static gdn_status scales_up(xpu_weight *w, const gdn_weight_desc *d, gdn_err *err) {
     const int64_t cols = w->n_scale, rows = (int64_t)d->n_expert * d->n;
     const uint64_t bytes = (uint64_t)(rows * cols) * sizeof(float);
-    upload u = {.d = (xpu_device *)w->base.device, .used = bytes};
+    upload u = {.d = (xpu_device *)w->base.device};
     gdn_status st = xpu_alloc(u.d, bytes, false, &w->scale, err);
     if (st != GDN_OK) return st;
     float *out = malloc(bytes);
@@ -92,16 +93,16 @@ static gdn_status scales_up(xpu_weight *w, const gdn_weight_desc *d, gdn_err *er
         }
     }
     u.to = w->scale;
-    u.stretch = (char *)out;
-    st = flush(&u, err);
+    st = send(&u, out, bytes, err);
     free(out);
     return st;
 }
 
 void xpu_weight_free(gdn_weight *weight) {
     xpu_weight *w = (xpu_weight *)weight;
-    if (w->data != NULL) xpu_cl.clReleaseMemObject(w->data);
-    if (w->scale != NULL) xpu_cl.clReleaseMemObject(w->scale);
+    xpu_device *d = (xpu_device *)weight->device;
+    xpu_free(d, w->data);
+    xpu_free(d, w->scale);
     free(w);
 }
 

@@ -54,6 +54,7 @@ typedef struct {
     int32_t threads, ctx, chunk, block_size;
     bool    pin, quiet, verbose;
     bool    plan;        /* tell what memory will be taken */
+    bool    dry_run;     /* a device that runs no kernels  */
     opt_list    lora;    /* NAME=DIR[:SCALE] */
     const char *adapter; /* which of them, by name */
     int32_t     draft;   /* -1: as the model allows */

@@ -77,6 +77,7 @@ static int open_weights(cli_model *m, const cli_common *c) {
     if (c->device != NULL) o.device = c->device;
     if (c->threads > 0) o.n_thread = c->threads;
     if (c->pin) o.pin = true;
+    o.dry_run = c->dry_run;
     if (c->math != NULL) {
         if (strcmp(c->math, "f32") == 0)
             o.math = GDN_MATH_F32;

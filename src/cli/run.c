@@ -1,6 +1,7 @@
 /* run.c - gdn run: one answer to one prompt. */
 #include "cli.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -155,6 +156,35 @@ static int save_session(run *r) {
     return rc;
 }
 
+/* --- a driver without a GPU ------------------------------------------------------------ */
+
+enum { DRY_TOKENS = 4, DRY_SECONDS = 300 };
+
+/* Some drivers wait for ever for a device that is not there. */
+static void too_late(int sig) {
+    static const char text[] = "gdn run: --dry-run: the driver was still busy after 300 s\n";
+    (void)sig;
+    const ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)n;
+    _exit(1);
+}
+
+static void dry_begin(options *o) {
+    if (o->n == 0) o->n = DRY_TOKENS;
+    o->ignore_eos = true;
+    signal(SIGALRM, too_late);
+    alarm(DRY_SECONDS);
+}
+
+static void dry_end(const run *r, const gdn_request_result *g) {
+    gdn_engine_stats s;
+    gdn_engine_get_stats(r->engine, &s);
+    printf("dry run on %s: a prompt of %d tokens and %d more in %llu steps; its driver accepted %llu "
+           "calls, %llu of them launches of kernels\n", r->o->common.device, g->n_prompt, g->n_new,
+           (unsigned long long)s.steps, (unsigned long long)s.calls,
+           (unsigned long long)s.launches);
+}
+
 static int generate(run *r) {
     const options *o = r->o;
     gdn_err err = { 0 };
@@ -171,7 +201,8 @@ static int generate(run *r) {
     a.on_prompt = on_prompt;
     a.arg = r;
     cli_sampling_resolve(&o->sampling, &r->m.info->hints, &a.sampling);
-    if (o->json) r->text = r->m.tok != NULL ? open_memstream(&r->buf, &r->n_buf) : NULL;
+    if (o->common.dry_run) r->text = NULL;
+    else if (o->json) r->text = r->m.tok != NULL ? open_memstream(&r->buf, &r->n_buf) : NULL;
     else if (o->tokens == NULL || !o->print_ids) r->text = stdout;
     if (o->json && r->m.tok != NULL && r->text == NULL) {
         free((void *)(uintptr_t)a.save);
@@ -189,6 +220,10 @@ static int generate(run *r) {
     r->text = NULL;
     if (st != GDN_OK) return cli_fail(&err);
     if (r->failed) return cli_error("out of memory");
+    if (o->common.dry_run) {
+        dry_end(r, &g);
+        return 0;
+    }
     if (o->json) print_json(r, &g, &a.sampling);
     else if (o->print_ids) print_ids(r);
     fflush(stdout);
@@ -249,6 +284,7 @@ int cli_run(int argc, char **argv) {
         CLI_COMMON_OPTIONS(&o.common),
         CLI_LORA_OPTIONS(&o.common),
         CLI_CACHE_OPTIONS(&o.common),
+        { OPT_TRUE, 0, "dry-run", &o.common.dry_run, NULL, "try a driver without its GPU: no answer", 0, 0, NULL },
         { OPT_HEAD, 0, NULL, NULL, NULL, NULL, 0, 0, NULL },
     };
     int rc = opt_parse(&about, table, argc, argv, NULL);
@@ -263,6 +299,13 @@ int cli_run(int argc, char **argv) {
                                  "leave --raw or --tokens out");
     for (int i = 0; i < o.stop.n; i++)
         if (o.stop.s[i][0] == '\0') return opt_usage(&about, "--stop is empty");
+
+    const char *device = o.common.device;
+    if (o.common.dry_run && (device == NULL || strncmp(device, "cpu", 3) == 0))
+        return opt_usage(&about, "--dry-run tries a device's driver: name the device, --device xpu");
+    if (o.common.dry_run && (o.json || o.print_ids || o.common.session != NULL))
+        return opt_usage(&about, "--dry-run has no answer: leave --json, --print-ids and --session out");
+    if (o.common.dry_run) dry_begin(&o);
 
     run r = { .o = &o };
     rc = answer(&r);

@@ -115,9 +115,12 @@ static gdn_status allocate_pool(gdn_engine *e, gdn_err *err) {
     for (int32_t i = 0; i < m->n_storage; i++) {
         const gdn_status st = gdn_buffer_alloc(m->device, (uint64_t)n_page * e->plan.page_bytes,
                                                &e->storage[i], err);
-        if (st != GDN_OK)
+        if (st == GDN_E_NOMEM) {
+            gdn_err why = *err;
             return gdn_fail(err, st, "a pool of %d tokens takes %.1f GB, more than there is: ask "
-                            "for fewer with --ctx", e->opts.n_ctx, bytes * 1e-9);
+                            "for fewer with --ctx (%s)", e->opts.n_ctx, bytes * 1e-9, why.text);
+        }
+        if (st != GDN_OK) return st;
     }
     return GDN_OK;
 }
@@ -263,6 +266,12 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
     for (const gdn_request *r = s->first; r != NULL; r = r->next)
         if (r->seq != NULL) running++;
         else waiting++;
+    uint64_t calls = 0, launches = 0;
+    if (d->backend->counts != NULL) {
+        pthread_mutex_lock(&d->busy);
+        d->backend->counts(d, &calls, &launches);
+        pthread_mutex_unlock(&d->busy);
+    }
     *out = (gdn_engine_stats){
         .n_ctx = e->opts.n_ctx,
         .n_seq = e->opts.n_seq,
@@ -276,6 +285,8 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
         .steps = e->steps,
         .rows = e->rows,
         .regions = regions_of(d) - e->regions,
+        .calls = calls,
+        .launches = launches,
         .n_running = running,
         .n_waiting = waiting,
         .prompt_tokens = s->prompt_tokens,

@@ -211,6 +211,7 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
     gdn_device_opts_defaults(&d);
     d.n_thread = o.n_thread;
     d.pin = o.pin;
+    d.dry_run = o.dry_run;
     gdn_status st = gdn_config_read(dir, &m->config, err);
     if (st == GDN_OK) st = gdn_genconfig_read(dir, &g, err);
     if (st == GDN_OK) st = gdn_weights_open(dir, &m->weights, err);

@@ -9,7 +9,8 @@
  *     linear_1, _2, _4, _8    few rows: weights are read once, in whole lines
  *     linear_tile             many rows: 8 x 8 sums an item
  *
- * each for f32 inputs and bf16 weights alone, and with any_ before the name for all types.
+ * each for f32 inputs and bf16 weights in whole vectors, whose loads a compiler can put in front of
+ * the sums as nothing branches between them, and with any_ before the name for all that there is.
  *
  * project_1, _2, _4 have the rows in local memory, where they are first normalised (bit for bit as
  * norm_xpu.cl does it), and may end in swiglu: with those one launch does what takes three. */
@@ -35,7 +36,7 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
     __global const uchar *w, __global const float *scale, int n_scale, int scale_cols, int w_type, \
         int n, int k, int whole
 
-#define LINEAR(name, R, N, RL, OL, XT, WT)                                                     \
+#define LINEAR(name, R, N, RL, OL, XT, WT, WHOLE)                                              \
     __kernel __attribute__((reqd_work_group_size(LINE, RL *OL, 1)))                            \
     void name(TENSOR1(y), TENSOR1(x), TENSOR(row), WEIGHT, int n_row, int gather, long n_x,    \
               int add, int x_type, FAULTS) {                                                   \
@@ -68,9 +69,9 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
         UNROLL_STEPS(R) for (int i = lane * STRETCH; i < k; i += STEP) {                       \
             float8 v[N];                                                                       \
             UNROLL for (int o = 0; o < N; o++)                                                 \
-                v[o] = weight8(WT, weight[o], own[o], scale_cols, i, whole, k - i);            \
+                v[o] = weight8(WT, weight[o], own[o], scale_cols, i, WHOLE, k - i);            \
             UNROLL for (int r = 0; r < R; r++) {                                               \
-                const float8 u = load8(XT, in[r], i, whole, k - i);                            \
+                const float8 u = load8(XT, in[r], i, WHOLE, k - i);                            \
                 UNROLL for (int o = 0; o < N; o++) sum[r][o] = fma8(u, v[o], sum[r][o]);       \
             }                                                                                  \
         }                                                                                      \
@@ -94,18 +95,20 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
 #define UNROLL_STEPS_1  _Pragma("unroll 4")
 #define UNROLL_STEPS_2  _Pragma("unroll 4")
 #define UNROLL_STEPS_4  _Pragma("unroll 2")
-#define UNROLL_STEPS_8  _Pragma("unroll 1")
+#define UNROLL_STEPS_8  _Pragma("unroll 2")
 
-LINEAR(linear_1, 1, 2, 1, 8, TYPE_F32, TYPE_BF16)
-LINEAR(linear_2, 2, 2, 1, 8, TYPE_F32, TYPE_BF16)
-LINEAR(linear_4, 4, 2, 1, 8, TYPE_F32, TYPE_BF16)
-LINEAR(linear_8, 8, 4, 1, 8, TYPE_F32, TYPE_BF16)
-LINEAR(linear_tile, 8, 8, 4, 4, TYPE_F32, TYPE_BF16)
-LINEAR(any_linear_1, 1, 2, 1, 8, x_type, w_type)
-LINEAR(any_linear_2, 2, 2, 1, 8, x_type, w_type)
-LINEAR(any_linear_4, 4, 2, 1, 8, x_type, w_type)
-LINEAR(any_linear_8, 8, 4, 1, 8, x_type, w_type)
-LINEAR(any_linear_tile, 8, 8, 4, 4, x_type, w_type)
+LINEAR(linear_1, 1, 1, 1, 8, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_1_wide, 1, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_2, 2, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_4, 4, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_8, 8, 4, 1, 8, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_tile, 8, 8, 4, 4, TYPE_F32, TYPE_BF16, 1)
+LINEAR(any_linear_1, 1, 1, 1, 8, x_type, w_type, whole)
+LINEAR(any_linear_1_wide, 1, 2, 1, 8, x_type, w_type, whole)
+LINEAR(any_linear_2, 2, 2, 1, 8, x_type, w_type, whole)
+LINEAR(any_linear_4, 4, 2, 1, 8, x_type, w_type, whole)
+LINEAR(any_linear_8, 8, 4, 1, 8, x_type, w_type, whole)
+LINEAR(any_linear_tile, 8, 8, 4, 4, x_type, w_type, whole)
 
 /* --- rows normalised in local memory ---------------------------------------------------- */
 
@@ -150,7 +153,7 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
 
 /* norm 0: x has the inputs as they are, [n_row][k] of x_type.  Two outputs a line: 8 apart, or with
  * swiglu the gate's and the one of the upper half. */
-#define PROJECT(name, R, WT)                                                                   \
+#define PROJECT(name, R, WT, WHOLE)                                                            \
     __kernel __attribute__((reqd_work_group_size(LINE, LINES, 1)))                             \
     void name(TENSOR1(y), TENSOR2(x), TENSOR2(z), TENSOR(norm_w), WEIGHT, int n_row, int add,  \
               int x_type, int norm, int gated, int n_head, int act, int swiglu, int y_type,    \
@@ -178,9 +181,9 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
         float sum0[R], sum1[R];                                                                \
         UNROLL for (int r = 0; r < R; r++) sum0[r] = sum1[r] = 0.0f;                           \
         UNROLL_STEPS(R) for (int i = lane * STRETCH; i < k; i += STEP) {                       \
-            const float8 v0 = weight8(WT, weight0, scale + at0 * n_scale, scale_cols, i, whole, \
+            const float8 v0 = weight8(WT, weight0, scale + at0 * n_scale, scale_cols, i, WHOLE, \
                                       k - i);                                                  \
-            const float8 v1 = weight8(WT, weight1, scale + at1 * n_scale, scale_cols, i, whole, \
+            const float8 v1 = weight8(WT, weight1, scale + at1 * n_scale, scale_cols, i, WHOLE, \
                                       k - i);                                                  \
             UNROLL for (int r = 0; r < R; r++) {                                               \
                 const float8 u = vload8(0, rows + r * room + i);                               \
@@ -212,9 +215,9 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
         if (out + apart < n) to[out + apart] = add ? to[out + apart] + all1 : all1;            \
     }
 
-PROJECT(project_1, 1, TYPE_BF16)
-PROJECT(project_2, 2, TYPE_BF16)
-PROJECT(project_4, 4, TYPE_BF16)
-PROJECT(any_project_1, 1, w_type)
-PROJECT(any_project_2, 2, w_type)
-PROJECT(any_project_4, 4, w_type)
+PROJECT(project_1, 1, TYPE_BF16, 1)
+PROJECT(project_2, 2, TYPE_BF16, 1)
+PROJECT(project_4, 4, TYPE_BF16, 1)
+PROJECT(any_project_1, 1, w_type, whole)
+PROJECT(any_project_2, 2, w_type, whole)
+PROJECT(any_project_4, 4, w_type, whole)
