@@ -161,7 +161,7 @@ typedef struct {
     int32_t  n_ctx, n_seq, n_row, block_size;
     uint64_t page_bytes, pool_bytes, workspace_bytes;
     uint64_t n_page, n_page_used;
-    uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions
+    uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions or launches
                                       (of the device: other engines' count too)            */
     uint64_t calls, launches;      /* that the device's driver accepted, since it was opened */
     int32_t  n_running, n_waiting; /* requests                                             */

@@ -81,6 +81,8 @@ static void counts(const gdn_device *dev, uint64_t *calls, uint64_t *launches) {
     *launches = d->n_launch;
 }
 
+static uint64_t launches(const gdn_device *d) { return ((const xpu_device *)d)->n_launch; }
+
 static const char *kernels(const gdn_device *d) { return ((const xpu_device *)d)->kernels; }
 
 /* --- memory ------------------------------------------------------------------------- */
@@ -143,6 +145,7 @@ const gdn_backend gdn_backend_xpu = {
     .weight_create = xpu_weight_create,
     .weight_free = xpu_weight_free,
     .counts = counts,
+    .regions = launches,
     .kernels = kernels,
     .op = {
 #define X(op_, args) .op_ = xpu_op_##op_,

@@ -131,7 +131,8 @@ typedef struct {
     gdn_err     why;
 } xpu_call;
 
-/* Kernel `name` of <file>_xpu.cl, compiled when it is the first of the file. */
+/* Kernel `name` of <file>_xpu.cl, compiled when it is the first of the file.  "linear/32" is
+ * linear_xpu.cl with VARIANT defined as 32: a program of its own. */
 xpu_call xpu_begin(gdn_queue *q, const char *file, const char *name);
 
 /* The next arguments.  A tensor takes 2 + n_stride: the memory, the byte it begins at, and the

@@ -2,15 +2,26 @@
 #include "xpu.h"
 
 enum {
-    LINE = 16, STRETCH = 8, LINES = 8, /* as in linear_xpu.cl                           */
-    STAGED = 26 * 1024,                /* bytes of rows in local memory                 */
+    STRETCH = 8, ITEMS = 128, /* as in linear_xpu.cl           */
+    STAGED = 26 * 1024,       /* bytes of rows in local memory */
     STAGED_ROWS = 4
 };
 
-/* A kernel, and what a work-group of it has. */
+/* The items of an output's line: more where there is more to add, and by that alone. */
+typedef struct {
+    const char *file;
+    int line;
+} variant;
+
+static variant variant_for(int32_t k) {
+    return k < 2048 ? (variant){"linear", 16} : k < 8192 ? (variant){"linear/32", 32}
+                                                         : (variant){"linear/64", 64};
+}
+
+/* A kernel, and what a line of it has. */
 typedef struct {
     const char *name, *any;
-    int rows, outputs, lines; /* rows and outputs of the whole work-group */
+    int rows, outputs;
 } shape;
 
 /* By the numbers of rows and outputs; the last serves any.  Few outputs need many work-groups. */
@@ -18,12 +29,12 @@ static const struct {
     int   n_row, n;
     shape is;
 } shapes[] = {
-    {1, 8192, {"linear_1", "any_linear_1", 1, 8, 8}},
-    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 16, 8}},
-    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 16, 8}},
-    {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 16, 8}},
-    {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 32, 8}},
-    {INT32_MAX, INT32_MAX, {"linear_tile", "any_linear_tile", 32, 32, 16}},
+    {1, 8192, {"linear_1", "any_linear_1", 1, 1}},
+    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2}},
+    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2}},
+    {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 2}},
+    {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 4}},
+    {INT32_MAX, INT32_MAX, {"linear_tile", "any_linear_tile", 8, 8}},
 };
 
 static const shape *shape_for(int64_t n_row, int32_t n) {
@@ -58,7 +69,12 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     const shape *s = shape_for(n_row, w->base.n);
     const bool whole = on_vectors(&a->x, w->base.k);
     const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
-    xpu_call c = xpu_begin(q, "linear", usual ? s->name : s->any);
+    const variant v = variant_for(w->base.k);
+    /* Lines of a work-group: those with rows of their own, those with outputs of their own. */
+    const bool tile = s->outputs == 8;
+    const int lines = (tile ? 2 * ITEMS : ITEMS) / v.line;
+    const int row_lines = !tile ? 1 : v.line == 16 ? 4 : 2, out_lines = lines / row_lines;
+    xpu_call c = xpu_begin(q, v.file, usual ? s->name : s->any);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);
     xpu_tensor(&c, &a->row, 0);
@@ -69,9 +85,9 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     xpu_int(&c, a->add);
     xpu_int(&c, a->x.type);
     xpu_faults(&c);
-    const int64_t groups[3] = {((int64_t)w->base.n + s->outputs - 1) / s->outputs,
-                               (n_row + s->rows - 1) / s->rows, 1};
-    return xpu_start(&c, groups, (const int[3]){LINE, s->lines, 1}, err);
+    const int64_t outputs = (int64_t)s->outputs * out_lines, rows = (int64_t)s->rows * row_lines;
+    const int64_t groups[3] = {(w->base.n + outputs - 1) / outputs, (n_row + rows - 1) / rows, 1};
+    return xpu_start(&c, groups, (const int[3]){v.line, lines, 1}, err);
 }
 
 gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err) {
@@ -86,7 +102,9 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];
-    xpu_call c = xpu_begin(q, "linear", names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
+    const variant v = variant_for((int32_t)k);
+    const int lines = ITEMS / v.line;
+    xpu_call c = xpu_begin(q, v.file, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);
     xpu_long(&c, a->x.ndim == 3 ? a->x.stride[1] : 0);
@@ -105,7 +123,7 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
     xpu_int(&c, a->y.type);
     xpu_float(&c, a->eps);
     xpu_local(&c, (size_t)(rows * room) * sizeof(float));
-    const int64_t outputs = a->swiglu ? w->base.n / 2 : w->base.n, of = a->swiglu ? LINES : 2 * LINES;
+    const int64_t outputs = a->swiglu ? w->base.n / 2 : w->base.n, of = a->swiglu ? lines : 2 * lines;
     const int64_t groups[3] = {(outputs + of - 1) / of, 1, 1};
-    return xpu_start(&c, groups, (const int[3]){LINE, LINES, 1}, err);
+    return xpu_start(&c, groups, (const int[3]){v.line, lines, 1}, err);
 }

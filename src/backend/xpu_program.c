@@ -185,12 +185,16 @@ static gdn_status not_compiled(const xpu_device *d, cl_program p, const char *fi
 }
 
 static gdn_status compile(const xpu_device *d, const char *file, cl_program *out, gdn_err *err) {
-    const char *common = source("xpu_common"), *own = source(file);
+    char plain[64], variant[64] = "";
+    const char *slash = strchr(file, '/');
+    snprintf(plain, sizeof plain, "%.*s", (int)strcspn(file, "/"), file);
+    if (slash != NULL) snprintf(variant, sizeof variant, "#define VARIANT %s\n", slash + 1);
+    const char *common = source("xpu_common"), *own = source(plain);
     if (common == NULL || own == NULL)
         return gdn_fail(err, GDN_E_DEVICE, "device %s: there are no kernels %s_xpu.cl",
                         d->base.name, file);
     /* Messages count lines from the file's own first. */
-    const char *text[] = {fault_text, common, "\n#line 1\n", own};
+    const char *text[] = {fault_text, variant, common, "\n#line 1\n", own};
     enum { N = sizeof text / sizeof *text };
     const uint64_t key = key_of(d, text, N);
     cl_program p = from_cache(d, key);

@@ -113,6 +113,48 @@ static void test_moe_mtp(void **state) {
     whole("moe-mtp");
 }
 
+/* Launches of a decode step: a GDN layer takes at most 6, an attention layer 7, and what stands
+ * around the layers (embedding, angles, last norm, rows for the head, head) 5. */
+static void test_launches(void **state) {
+    enum { GDN = 6, FULL = 7, AROUND = 5, PROMPT = 5, STEPS = 3 };
+    (void)state;
+    example x = open_example("dense-mtp");
+    const gdn_model_info *info = gdn_model_get_info(x.m);
+    gdn_engine_opts o;
+    gdn_engine *e = NULL;
+    gdn_seq *s = NULL;
+    gdn_err err;
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = 64;
+    o.mtp = false;
+    must(gdn_engine_create(x.m, &o, &e, &err), &err);
+    must(gdn_seq_create(e, &s, &err), &err);
+    float *logits = malloc((size_t)info->vocab * sizeof *logits);
+    assert_non_null(logits);
+    int32_t last = PROMPT - 1;
+    gdn_work w = {.seq = s, .tokens = x.ids, .n = PROMPT, .out = &last, .n_out = 1, .logits = logits};
+    for (int i = 0; i < STEPS; i++) {
+        gdn_engine_stats before, after;
+        gdn_engine_get_stats(e, &before);
+        must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
+        gdn_engine_get_stats(e, &after);
+        const uint64_t n = after.regions - before.regions;
+        const uint64_t most = (uint64_t)(GDN * (info->n_layer - info->n_full) + FULL * info->n_full +
+                                         AROUND);
+        print_message("%d rows: %llu launches, at most %llu\n", w.n, (unsigned long long)n,
+                      (unsigned long long)most);
+        assert_true(n > (uint64_t)info->n_layer);
+        if (w.n == 1) assert_true(n <= most);
+        w.tokens = x.ids + PROMPT + i;
+        w.n = 1;
+        last = 0;
+    }
+    free(logits);
+    gdn_seq_free(s);
+    gdn_engine_free(e);
+    close_example(&x);
+}
+
 int main(void) {
     const int stop = opencl_begin();
     if (stop != 0) return stop;
@@ -121,6 +163,7 @@ int main(void) {
         cmocka_unit_test(test_dense_tied_128),
         cmocka_unit_test(test_next_moe),
         cmocka_unit_test(test_moe_mtp),
+        cmocka_unit_test(test_launches),
     };
     const int rc = cmocka_run_group_tests(tests, NULL, NULL);
     opencl_end();

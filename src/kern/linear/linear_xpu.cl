@@ -1,10 +1,10 @@
 /* linear_xpu.cl - products with a weight matrix: y[m][n] = sum_k x[m][k] w[n][k].
  *
- * An output is summed by a line of 16 items: inputs go to them in stretches of 8, one stretch after
- * the other, and the items' sums are added in ascending order.  That is so in all kernels here, so a
- * row's bits do not depend on the rows beside it.  Kernels differ in how many rows (R) and outputs
- * (N) a line has in registers, and how many lines of a work-group have rows of their own (RL) and
- * outputs of their own (OL):
+ * An output is summed by a line of items: inputs go to them in stretches of 8, one stretch after the
+ * other, and the items' sums are added in ascending order.  That is so in all kernels here, so a row's
+ * bits do not depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows
+ * from k alone.  Kernels differ in how many rows (R) and outputs (N) a line has in registers, and how
+ * many lines of a work-group have rows of their own (RL) and outputs of their own (OL):
  *
  *     linear_1, _2, _4, _8    few rows: weights are read once, in whole lines
  *     linear_tile             many rows: 8 x 8 sums an item
@@ -15,7 +15,14 @@
  * project_1, _2, _4 have the rows in local memory, where they are first normalised (bit for bit as
  * norm_xpu.cl does it), and may end in swiglu: with those one launch does what takes three. */
 
-enum { LINE = 16, STRETCH = 8, STEP = LINE * STRETCH };
+#ifndef VARIANT
+#define VARIANT 16
+#endif
+enum {
+    LINE = VARIANT, STRETCH = 8, STEP = LINE * STRETCH,
+    ITEMS = 128, LINES = ITEMS / LINE, /* of a work-group for few rows */
+    TILE_RL = LINE == 16 ? 4 : 2, TILE_OL = 256 / LINE / TILE_RL
+};
 
 /* Weights of an output times their scale, which F8 alone has. */
 inline float8 weight8(int type, const __global uchar *w, const __global float *scale, int scale_cols,
@@ -97,22 +104,20 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
 #define UNROLL_STEPS_4  _Pragma("unroll 2")
 #define UNROLL_STEPS_8  _Pragma("unroll 2")
 
-LINEAR(linear_1, 1, 1, 1, 8, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_1_wide, 1, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_2, 2, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_4, 4, 2, 1, 8, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_8, 8, 4, 1, 8, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_tile, 8, 8, 4, 4, TYPE_F32, TYPE_BF16, 1)
-LINEAR(any_linear_1, 1, 1, 1, 8, x_type, w_type, whole)
-LINEAR(any_linear_1_wide, 1, 2, 1, 8, x_type, w_type, whole)
-LINEAR(any_linear_2, 2, 2, 1, 8, x_type, w_type, whole)
-LINEAR(any_linear_4, 4, 2, 1, 8, x_type, w_type, whole)
-LINEAR(any_linear_8, 8, 4, 1, 8, x_type, w_type, whole)
-LINEAR(any_linear_tile, 8, 8, 4, 4, x_type, w_type, whole)
+LINEAR(linear_1, 1, 1, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_1_wide, 1, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_2, 2, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_4, 4, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_8, 8, 4, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+LINEAR(linear_tile, 8, 8, TILE_RL, TILE_OL, TYPE_F32, TYPE_BF16, 1)
+LINEAR(any_linear_1, 1, 1, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_1_wide, 1, 2, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_2, 2, 2, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_4, 4, 2, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_8, 8, 4, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_tile, 8, 8, TILE_RL, TILE_OL, x_type, w_type, whole)
 
 /* --- rows normalised in local memory ---------------------------------------------------- */
-
-enum { LINES = 8, ITEMS = LINE * LINES };
 
 /* What a product takes of v. */
 inline float taken(int act, float v) { return act == TYPE_BF16 ? bf16_to_f32(f32_to_bf16(v)) : v; }
@@ -124,9 +129,9 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
                        int act, float eps, __local float *part) {
     const int item = (int)get_local_id(0) + LINE * (int)get_local_id(1);
     const bool alone = d > NORM_SHORT; /* a head has all items, or a line of them */
-    const int step = alone ? ITEMS : LINE, at = alone ? item : item % LINE;
-    for (int first = 0; first < n_head; first += alone ? 1 : LINES) {
-        const int head = alone ? first : first + item / LINE;
+    const int step = alone ? ITEMS : SUM_LINE, at = alone ? item : item % SUM_LINE;
+    for (int first = 0; first < n_head; first += alone ? 1 : ITEMS / SUM_LINE) {
+        const int head = alone ? first : first + item / SUM_LINE;
         const bool there = head < n_head;
         const __global float *in = (const __global float *)(x + (there ? head : 0) * x_head);
         const __global float *gate = (const __global float *)(z + (there ? head : 0) * z_head);
@@ -134,10 +139,10 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
         part[item] = mine;
         barrier(CLK_LOCAL_MEM_FENCE);
         float sum = 0.0f; /* as line_sum and group_sum add */
-        for (int l = 0; l < (alone ? LINES : 1); l++) {
-            const __local float *own = part + (alone ? l : item / LINE) * LINE;
+        for (int l = 0; l < (alone ? ITEMS / SUM_LINE : 1); l++) {
+            const __local float *own = part + (alone ? l : item / SUM_LINE) * SUM_LINE;
             float line = own[0];
-            for (int i = 1; i < LINE; i++) line += own[i];
+            for (int i = 1; i < SUM_LINE; i++) line += own[i];
             sum = l == 0 ? line : sum + line;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -151,7 +156,7 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
     for (int i = n_head * d + item; i < room; i += ITEMS) to[i] = 0.0f;
 }
 
-/* norm 0: x has the inputs as they are, [n_row][k] of x_type.  Two outputs a line: 8 apart, or with
+/* norm 0: x has the inputs as they are, [n_row][k] of x_type.  Two outputs a line: LINES apart, or with
  * swiglu the gate's and the one of the upper half. */
 #define PROJECT(name, R, WT, WHOLE)                                                            \
     __kernel __attribute__((reqd_work_group_size(LINE, LINES, 1)))                             \
