@@ -7,11 +7,17 @@ A failure is sorted by its reason:
                            second time, with that convention put on top (vllm_xpu_plugin.py).
     other_operator         the test calls an operator that this library does not have
     other_arguments        the test calls with the argument list of another time
-    own                    anything else: ours to explain"""
+    memory                 its tensors do not fit into this machine
+    own                    anything else: ours to explain
+
+STATE names a folder that keeps each result as it comes: a run that was cut short goes on there, and
+reports what is there when it is stopped.  JOBS is the number of processes that share the tests."""
+import hashlib
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +29,7 @@ REASONS = (
     ("older_conv_convention", r"conv_state has \d+ rows a slot, need \d+"),
     ("other_operator", r"'_OpNamespace' '_xpu_C' object has no attribute|No module named 'vllm"),
     ("other_arguments", r"missing value for argument|Unknown keyword argument|expected at most"),
+    ("memory", r"not enough memory|MemoryError"),
 )
 # Other extensions that shared helpers of the suite may import; nothing is in them.
 EXTENSIONS = ("_C", "_moe_C", "_vllm_fa2_C")
@@ -53,24 +60,78 @@ def prepare(checkout, root):
                   if name.startswith("test_") and name.endswith(".py") and "kda" not in name)
 
 
-def run(root, files, arguments, only=None, older_conv=False):
-    """[{test, outcome, reason}] of one run of pytest; only: these tests."""
-    results, chosen = os.path.join(root, "results.json"), os.path.join(root, "only.json")
-    env = dict(os.environ, GDN_PLUGIN_RESULTS=results, GDN_PLUGIN_OLDER_CONV=str(int(older_conv)))
+def keep_for(state, root):
+    """Makes the folder, or finds that it is of the same tests on the same library."""
+    parts = hashlib.sha256()
+    sources = [os.environ["GDN_LIBRARY"]]
+    for top in (os.path.join(root, "tests"), os.path.join(PACKAGE, "gdn")):
+        for folder, _, names in os.walk(top):
+            sources += [os.path.join(folder, name) for name in names if name.endswith(".py")]
+    for path in sources[:1] + sorted(sources[1:]):
+        with open(path, "rb") as f:
+            parts.update(hashlib.sha256(f.read()).digest())
+    os.makedirs(state, exist_ok=True)
+    mark = os.path.join(state, "sha256")
+    if not os.path.exists(mark):
+        with open(mark, "w", encoding="ascii") as f:
+            f.write(parts.hexdigest())
+    with open(mark, encoding="ascii") as f:
+        if f.read() != parts.hexdigest():
+            sys.exit("%s has results of other tests or of another library" % state)
+
+
+def run(root, state, files, arguments, only=None, older_conv=False):
+    """({test: {test, outcome, reason}}, tests that were not run) of what is selected; only: these
+    tests."""
+    jobs = int(os.environ.get("JOBS", "1"))
+    os.makedirs(state, exist_ok=True)
+    env = dict(os.environ, GDN_PLUGIN_STATE=state, GDN_PLUGIN_OLDER_CONV=str(int(older_conv)))
     env["PYTHONPATH"] = os.pathsep.join(
         [os.path.join(root, "stand-in"), HERE, PACKAGE, env.get("PYTHONPATH", "")])
     if only is not None:
-        with open(chosen, "w", encoding="utf-8") as f:
+        env["GDN_PLUGIN_ONLY"] = os.path.join(state, "only.json")
+        with open(env["GDN_PLUGIN_ONLY"], "w", encoding="utf-8") as f:
             json.dump(only, f)
-        env["GDN_PLUGIN_ONLY"] = chosen
-    subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "vllm_xpu_plugin",
-                    "-p", "no:cacheprovider", "--rootdir", root, *files, *arguments],
-                   cwd=root, env=env, check=False, stdout=sys.stderr)
-    if not os.path.exists(results):
+    env["GDN_PLUGIN_KNOWN"] = os.path.join(state, "known.json")
+    with open(env["GDN_PLUGIN_KNOWN"], "w", encoding="utf-8") as f:
+        json.dump(list(results(state)), f)
+    selected = os.path.join(state, "selected.json")
+    if os.path.exists(selected):
+        os.remove(selected)
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "vllm_xpu_plugin", "-p",
+               "no:cacheprovider", "--rootdir", root, *files, *arguments]
+    running = [subprocess.Popen(command, cwd=root, stdout=sys.stderr,
+                                env=dict(env, GDN_PLUGIN_PART="%d/%d" % (part, jobs)))
+               for part in range(jobs)]
+    try:
+        for process in running:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in running:
+            process.terminate()
+            process.wait()
+    if not os.path.exists(selected):
         sys.exit("pytest did not get as far as running tests")
-    with open(results, encoding="utf-8") as f:
-        found = json.load(f)
-    os.remove(results)
+    with open(selected, encoding="utf-8") as f:
+        tests = json.load(f)
+    found = results(state)
+    broken = {name: r for name, r in found.items() if "::" not in name}
+    return ({**broken, **{name: found[name] for name in tests if name in found}},
+            [name for name in tests if name not in found])
+
+
+def results(state):
+    """{test: result} of every run that used this folder."""
+    found = {}
+    for name in sorted(os.listdir(state)):
+        if name.endswith(".jsonl"):
+            with open(os.path.join(state, name), encoding="utf-8") as f:
+                for line in f:
+                    try:
+                        result = json.loads(line)
+                    except ValueError:
+                        continue  # its writer was stopped
+                    found[result["test"]] = result
     return found
 
 
@@ -104,23 +165,41 @@ def commit_of(checkout):
 
 def main(checkout, out, *arguments):
     began = time.time()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as root:
         root = os.path.realpath(root)
         files = prepare(checkout, root)
-        found = run(root, files, arguments)
-        failures = [dict(r, why=why(r["reason"])) for r in found if r["outcome"] == "failed"]
+        state = os.environ.get("STATE") or os.path.join(root, "state")
+        keep_for(state, root)
+        found, not_run = run(root, state, files, arguments)
+        failures = [dict(r, why=why(r["reason"])) for r in found.values()
+                    if r["outcome"] == "failed"]
         older = [r["test"] for r in failures if r["why"] == "older_conv_convention"]
-        again = run(root, files, arguments, older, True) if older else []
-    count = {name: sum(r["outcome"] == name for r in found)
+        again = {}
+        if older and not not_run:
+            again, again_not_run = run(root, os.path.join(state, "older"), files, arguments, older,
+                                       True)
+            not_run += [name + " (older convention)" for name in again_not_run]
+    count = {name: sum(r["outcome"] == name for r in found.values())
              for name in ("passed", "failed", "skipped")}
     by_reason = {name: sum(r["why"] == name for r in failures)
                  for name in [name for name, _ in REASONS] + ["own"]}
-    older_failed = [r for r in again if r["outcome"] != "passed"]
+    skipped = {}
+    for r in found.values():
+        if r["outcome"] == "skipped":
+            reason = r["reason"].rpartition("Skipped: ")[2].rstrip("')")
+            skipped[reason] = skipped.get(reason, 0) + 1
+    older_failed = [r for r in again.values() if r["outcome"] != "passed"]
+    by_file = {}
+    for name, r in found.items():
+        part = by_file.setdefault(name.partition("::")[0], {"passed": 0, "failed": 0, "skipped": 0})
+        part[r["outcome"]] += 1
     report = {
         "suite": {"name": "vllm-xpu-kernels tests/gdn_attn", "commit": commit_of(checkout),
                   "files": files, "arguments": list(arguments)},
         "versions": versions(), "seconds": round(time.time() - began),
-        **count, "failed_because": by_reason,
+        **count, "not_run": len(not_run), "by_file": by_file, "failed_because": by_reason,
+        "skipped_because": skipped,
         "older_conv_convention_rerun": {"passed": len(again) - len(older_failed),
                                         "failed": len(older_failed)},
         "failures": [{"test": r["test"], "why": r["why"], "reason": r["reason"][-400:]}
@@ -133,11 +212,13 @@ def main(checkout, out, *arguments):
     for name, n in by_reason.items():
         if n:
             print("  %d failed because: %s" % (n, name))
-    if older:
+    if again:
         print("  with the older convention put on top: %d of %d pass"
               % (len(again) - len(older_failed), len(older)))
+    if not_run:
+        print("  %d not run" % len(not_run))
     print(out)
-    return 1 if by_reason["own"] or older_failed or not count["passed"] else 0
+    return 1 if by_reason["own"] or older_failed or not_run or not count["passed"] else 0
 
 
 if __name__ == "__main__":

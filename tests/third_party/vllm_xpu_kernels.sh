@@ -10,11 +10,16 @@
 #
 #   tests/third_party/vllm_xpu_kernels.sh CHECKOUT -k "not 8192 and not 1024"
 #
+# STATE names a folder, outside of the repository say, that keeps each result as it comes: the same
+# command goes on there when it was cut short.  JOBS is the number of processes that share the tests:
+#
+#   STATE=/var/tmp/vxk JOBS=2 OMP_NUM_THREADS=1 nice tests/third_party/vllm_xpu_kernels.sh CHECKOUT
+#
 # PYTHON picks the interpreter; it needs torch, numpy and pytest.  GDN_LIBRARY picks a library other
 # than that of build/.
 set -eu
 [ $# -ge 1 ] || {
-    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 CHECKOUT=$(cd -- "$1" && pwd) || exit 2
@@ -23,6 +28,11 @@ OUT=${OUT:-}
 case $OUT in
     '' | /*) ;;
     *) OUT=$(pwd)/$OUT ;;
+esac
+STATE=${STATE:-}
+case $STATE in
+    '' | /*) ;;
+    *) STATE=$(pwd)/$STATE ;;
 esac
 cd -- "$(dirname -- "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -37,6 +47,6 @@ if [ -z "${GDN_LIBRARY:-}" ]; then
     make -s BUILD=build "build/libgdn.so.$(sed -n 's/^VERSION *:= *//p' Makefile)"
     GDN_LIBRARY=$(pwd)/build/libgdn.so.0
 fi
-export GDN_LIBRARY PYTHONDONTWRITEBYTECODE=1
+export GDN_LIBRARY STATE PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$(dirname "$OUT")"
 exec "$PYTHON" tests/third_party/vllm_xpu_kernels.py "$CHECKOUT" "$OUT" "$@"

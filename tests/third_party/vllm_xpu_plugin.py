@@ -2,14 +2,20 @@
 put the older convention for drafts on top of gdn.torch.
 
 In that convention a draft's window, the last W - 1 inputs, is stored in the slot of its own column,
-and history is read from the slot of the last accepted one."""
+and history is read from the slot of the last accepted one.
+
+GDN_PLUGIN_STATE is a folder: what is selected goes to selected.json, and each test's result, when it
+is there, is a line of results.I.jsonl.  GDN_PLUGIN_PART, "I/N": every Nth test, those of few tokens
+first.  GDN_PLUGIN_ONLY and GDN_PLUGIN_KNOWN name lists of tests: to run no others, and not these."""
 import contextlib
 import json
 import os
 
+import pytest
 import torch
 
-found = []
+STATE = os.environ["GDN_PLUGIN_STATE"]
+PART, PARTS = map(int, os.environ["GDN_PLUGIN_PART"].split("/"))
 
 
 def pytest_configure(config):
@@ -21,12 +27,31 @@ def pytest_configure(config):
         older_convention()
 
 
+def listed(variable):
+    with open(os.environ[variable], encoding="utf-8") as f:
+        return set(json.load(f))
+
+
+def note(test, outcome, reason):
+    with open(os.path.join(STATE, "results.%d.jsonl" % PART), "a", encoding="utf-8") as f:
+        f.write(json.dumps({"test": test, "outcome": outcome, "reason": reason}) + "\n")
+
+
+def tokens(item):
+    return item.callspec.params.get("num_actual_tokens", 0) if hasattr(item, "callspec") else 0
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    path = os.environ.get("GDN_PLUGIN_ONLY")
-    if path:
-        with open(path, encoding="utf-8") as f:
-            chosen = set(json.load(f))
-        items[:] = [item for item in items if item.nodeid in chosen]
+    if "GDN_PLUGIN_ONLY" in os.environ:
+        only = listed("GDN_PLUGIN_ONLY")
+        items[:] = [item for item in items if item.nodeid in only]
+    if PART == 0:
+        with open(os.path.join(STATE, "selected.json"), "w", encoding="utf-8") as f:
+            json.dump([item.nodeid for item in items], f)
+    known = listed("GDN_PLUGIN_KNOWN")
+    items[:] = [item for item in sorted(items, key=tokens) if item.nodeid not in known]
+    items[:] = items[PART::PARTS]
 
 
 def reason_of(report):
@@ -36,18 +61,12 @@ def reason_of(report):
 
 def pytest_runtest_logreport(report):
     if report.when == "call" or report.outcome != "passed":
-        reason = "" if report.outcome == "passed" else reason_of(report)
-        found.append({"test": report.nodeid, "outcome": report.outcome, "reason": reason})
+        note(report.nodeid, report.outcome, "" if report.passed else reason_of(report))
 
 
 def pytest_collectreport(report):
-    if report.outcome == "failed":
-        found.append({"test": report.nodeid, "outcome": "failed", "reason": reason_of(report)})
-
-
-def pytest_sessionfinish(session):
-    with open(os.environ["GDN_PLUGIN_RESULTS"], "w", encoding="utf-8") as f:
-        json.dump(found, f)
+    if report.failed:
+        note(report.nodeid, "failed", reason_of(report))
 
 
 def older_convention():
