@@ -388,6 +388,10 @@ PART void update_pairs(const chunk_work *w, float *S, int dk, int rows) {
     for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, true);
 }
 
+INLINE void aside(const gdn_delta_chunk_args *a) {
+    if (a->aside != NULL) a->aside(a->aside_arg);
+}
+
 PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
                        int64_t row, int rows, int dk) {
     float *S = a->S + row * dk;
@@ -398,10 +402,13 @@ PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t
         for (int i = 0; i < rows; i++) pack_row(w->S + i * w->row_words, S + i * dk, dk);
         by_tokens(w, w->S, w->row_words, w->words, rows, w->M);
     }
+    aside(a);
     all_corrections(w, rows);
     put_outputs(a, w, t0, n, row, rows);
+    aside(a);
     if (PAIR == 2 && a->raw) update_pairs(w, S, dk, rows);
     else update(w, S, dk, rows);
+    aside(a);
 }
 
 INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
