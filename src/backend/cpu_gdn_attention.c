@@ -38,13 +38,15 @@ static cpu_gdn_task task_at(const cpu_gdn_job *j, int64_t i, int64_t *member, co
     while (i >= j->m[*member].task + j->nk * j->m[*member].parts) ++*member;
     const cpu_gdn_member *m = j->m + *member;
     const int64_t part = (i - m->task) % m->parts;
-    return (cpu_gdn_task){.j = j,
-                          .m = m,
-                          .t = t,
-                          .g = (i - m->task) / m->parts,
-                          .c0 = block_start(j, j->blocks * part / m->parts),
-                          .c1 = block_start(j, j->blocks * (part + 1) / m->parts),
-                          .qk = part == 0 || j->core != NULL};
+    cpu_gdn_task k = {.j = j,
+                      .m = m,
+                      .t = t,
+                      .g = (i - m->task) / m->parts,
+                      .c0 = block_start(j, j->blocks * part / m->parts),
+                      .c1 = block_start(j, j->blocks * (part + 1) / m->parts),
+                      .qk = part == 0 || j->core != NULL};
+    if (j->qkvz != NULL) cpu_gdn_spans(&k);
+    return k;
 }
 
 static bool in_row(const cpu_gdn_task *k) {

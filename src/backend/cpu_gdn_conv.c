@@ -31,10 +31,9 @@ static void history(const cpu_gdn_task *k, const cpu_gdn_span *s) {
 void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w) {
     enum { LINE = 64 };
     const cpu_gdn_job *j = k->j;
-    cpu_gdn_span span[3];
-    const int n_span = cpu_gdn_spans(k, span);
+    const cpu_gdn_span *span = k->span;
     if (j->ds) return; /* channels lie apart: a line of memory each */
-    for (int s = 0; s < n_span; s++) {
+    for (int s = 0; s < k->n_span; s++) {
         const char *p =
             cpu_at(j->conv_state, k->m->slot) + line_at(j, k->m->line + w, span[s].channel);
         for (int64_t i = 0; i < span[s].n * gdn_type_bytes(j->act); i += LINE)
@@ -44,10 +43,8 @@ void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w) {
 
 void cpu_gdn_convolve(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
-    cpu_gdn_span span[3];
-    const int n_span = cpu_gdn_spans(k, span);
-    for (int i = 0; i < n_span; i++) {
-        const cpu_gdn_span *s = span + i;
+    const cpu_gdn_span *first = k->span, *last = k->span + k->n_span - 1;
+    for (const cpu_gdn_span *s = first; s <= last; s++) {
         if (k->from == 0) history(k, s);
         gdn_conv_args a = {.y = k->t->y + s->x,
                            .x = k->t->x + s->x,
@@ -76,7 +73,7 @@ void cpu_gdn_convolve(const cpu_gdn_task *k) {
     if (j->act != GDN_F16 || j->core == NULL) return;
     gdn_round_fn *const rounded = j->d->kern.round[GDN_HALF_F16];
     for (int64_t i = 0; i < k->n; i++)
-        rounded(k->t->y + i * j->ld + span[0].x, span[n_span - 1].x + span[n_span - 1].n - span[0].x);
+        rounded(k->t->y + i * j->ld + first->x, last->x + last->n - first->x);
 }
 
 /* --- lines out ------------------------------------------------------------------------------ */
@@ -113,17 +110,16 @@ static void clear_row(const cpu_gdn_job *j, char *line, int64_t row, const cpu_g
  * W - 1, and a speculative one all but the first.  Rows move to lower places only, in order, so
  * that none is overwritten before it has moved. */
 void cpu_gdn_renew_line(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t g) {
-    const cpu_gdn_task all = {.j = j, .m = m, .g = g, .c0 = 0, .c1 = j->r * j->dv, .qk = true};
+    cpu_gdn_task all = {.j = j, .m = m, .g = g, .c0 = 0, .c1 = j->r * j->dv, .qk = true};
     const int64_t skip = m->column != NULL ? 1 : m->n, past = j->W - 1;
-    cpu_gdn_span span[3];
-    cpu_gdn_spans(&all, span);
+    cpu_gdn_spans(&all);
     char *line = cpu_at(j->conv_state, m->slot);
     for (int64_t row = 0; row + skip < past + m->n; row++) {
         const int64_t from = row + skip;
         const char *x = from < past ? NULL : cpu_at(j->qkvz, cpu_gdn_row(m, from - past));
         for (int s = 0; s < 3; s++)
-            if (x == NULL && m->fresh) clear_row(j, line, row, span + s);
-            else set_row(j, line, row, m->line + from, x, span + s);
+            if (x == NULL && m->fresh) clear_row(j, line, row, all.span + s);
+            else set_row(j, line, row, m->line + from, x, all.span + s);
     }
 }
 

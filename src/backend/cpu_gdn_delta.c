@@ -4,8 +4,8 @@
 #include "cpu_gdn_stage.h"
 
 enum {
-    STEP = 8,            /* tokens of a recurrent kernel's call where others are fetched */
-    CHUNKED_FROM = 16    /* tokens: shorter sequences gain nothing from chunks                 */
+    STEP = 2,         /* tokens of 32 rows between which the recurrent kernel has others fetched */
+    CHUNKED_FROM = 16 /* tokens: shorter sequences gain nothing from chunks                        */
 };
 
 static bool in_chunks(const cpu_gdn_task *k) {
@@ -84,50 +84,38 @@ static gdn_delta_args kernel_args(const cpu_gdn_task *k, int64_t c, int64_t n, f
 typedef struct {
     const cpu_gdn_task *task;
     int64_t lines, from; /* rows of history, and the first token after them                */
-    int64_t n;           /* both together                                                  */
+    int64_t n;           /* both together, in parts                                        */
+    int64_t done;        /* of n                                                           */
     int64_t step, steps; /* of this tile's work                                            */
 } ahead;
 
 static ahead what_follows(const cpu_gdn_task *k) {
     const int64_t from = k->from + k->n, left = k->m->n - from;
     if (left > 0)
-        return (ahead){.task = k, .from = from, .n = left < GDN_TILE ? left : GDN_TILE};
+        return (ahead){.task = k, .from = from, .n = GDN_FETCH * (left < GDN_TILE ? left : GDN_TILE)};
     /* A long sequence does not gain from it: its tiles fill the cache. */
     if (k->next == NULL || k->next->m->none || k->from > 0) return (ahead){.n = 0};
     const cpu_gdn_member *m = k->next->m;
     const int64_t lines = k->j->qkvz != NULL && !m->fresh ? k->j->W - 1 : 0;
     return (ahead){.task = k->next,
                    .lines = lines,
-                   .n = lines + (m->n < GDN_TILE ? m->n : GDN_TILE)};
+                   .n = lines + GDN_FETCH * (m->n < GDN_TILE ? m->n : GDN_TILE)};
 }
 
-static void fetch_some(ahead *f) {
-    const int64_t begin = f->n * f->step / f->steps;
+static void fetch_some(void *arg) {
+    ahead *f = arg;
+    if (f->step >= f->steps) return;
     const int64_t end = f->n * ++f->step / f->steps;
-    for (int64_t i = begin; i < end; i++)
-        if (i < f->lines) cpu_gdn_fetch_line(f->task, i);
-        else cpu_gdn_fetch(f->task, f->from + i - f->lines);
-}
-
-/* All tokens of the tile, STEP at a time where there are others to be fetched. */
-static void recurrent(const cpu_gdn_task *k, gdn_delta_args a, ahead *f) {
-    const int32_t n = a.n_tok;
-    const int32_t step = f->n > 0 ? STEP : n;
-    for (int32_t i = 0; i < n; i += step) {
-        a.n_tok = n - i < step ? n - i : step;
-        k->j->d->kern.delta(&a);
-        if (f->n > 0) fetch_some(f);
-        a.o += step * a.o_stride;
-        a.q += step * a.q_stride;
-        a.k += step * a.k_stride;
-        a.v += step * a.v_stride;
-        a.alpha += step;
-        a.beta += step;
+    for (; f->done < end; f->done++) {
+        const int64_t i = f->done - f->lines;
+        if (i < 0) cpu_gdn_fetch_line(f->task, f->done);
+        else cpu_gdn_fetch(f->task, f->from + i / GDN_FETCH, (int)(i % GDN_FETCH));
     }
 }
 
 /* n tokens from i on of the tile, which are a chunk; same: another head has just had them. */
-static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n, bool same) {
+static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n, bool same,
+                  ahead *f) {
     gdn_delta_chunk_args c = {.S = a.S,
                               .work = k->t->chunk,
                               .o_stride = a.o_stride,
@@ -141,7 +129,9 @@ static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n,
                               .v1 = a.v1,
                               .bf16 = k->j->act == GDN_BF16,
                               .raw = true,
-                              .same = same};
+                              .same = same,
+                              .aside = f->n > 0 ? fetch_some : NULL,
+                              .aside_arg = f};
     c.n_tok = (int32_t)n;
     c.o = a.o + i * a.o_stride;
     c.q = a.q + i * a.q_stride;
@@ -177,7 +167,13 @@ static void state_out(const cpu_gdn_task *k, int64_t c, int64_t n, const float *
 
 static void plain(const cpu_gdn_task *k, int64_t c, int64_t n, ahead *f) {
     float *S = state_in(k, c, n);
-    recurrent(k, kernel_args(k, c, n, S), f);
+    gdn_delta_args a = kernel_args(k, c, n, S);
+    if (f->n > 0 && k->n >= STEP) {
+        a.aside = fetch_some;
+        a.aside_arg = f;
+    }
+    k->j->d->kern.delta(&a);
+    if (k->n < STEP) fetch_some(f);
     state_out(k, c, n, S);
 }
 
@@ -214,16 +210,17 @@ static int64_t within_head(const cpu_gdn_task *k, int64_t c, int64_t most) {
  * them all; tiles end where chunks do. */
 static void chunked(const cpu_gdn_task *k, ahead *f) {
     const int64_t dv = k->j->dv;
-    for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, dv))
-        f->steps += (k->n + GDN_DELTA_CHUNK - 1) / GDN_DELTA_CHUNK;
+    for (int64_t c = k->c0, n; c < k->c1; c += n) {
+        n = within_head(k, c, dv);
+        f->steps += (k->n + GDN_DELTA_CHUNK - 1) / GDN_DELTA_CHUNK * ((n + 15) / 16 * 3);
+    }
     for (int64_t i = 0, n_tok; i < k->n; i += n_tok) {
         n_tok = k->n - i < GDN_DELTA_CHUNK ? k->n - i : GDN_DELTA_CHUNK;
         for (int64_t c = k->c0, n; c < k->c1; c += n) {
             n = within_head(k, c, dv);
             float *S = i == 0 ? state_in(k, c, n) : state_at(k, c);
-            chunk(k, kernel_args(k, c, n, S), i, n_tok, c > k->c0);
+            chunk(k, kernel_args(k, c, n, S), i, n_tok, c > k->c0, f);
             if (i + n_tok == k->n) state_out(k, c, n, S);
-            if (f->n > 0) fetch_some(f);
         }
     }
 }
@@ -237,11 +234,12 @@ void cpu_gdn_delta(const cpu_gdn_task *k) {
         chunked(k, &f);
         return;
     }
-    /* A block of the state stays in the first cache while it is copied or tokens are fetched. */
-    const bool cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL || f.n > 0;
-    const int64_t most = cut ? GDN_BLOCK : j->dv;
-    for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, most))
-        f.steps += (k->n + STEP - 1) / STEP;
+    /* A block of the state stays in the first cache while it is copied; the kernel does not fetch
+     * between few tokens, but its caller between blocks. */
+    const bool few = k->n < STEP, cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL;
+    const int64_t most = cut || (few && f.n > 0) ? GDN_BLOCK : j->dv;
+    for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, GDN_BLOCK))
+        f.steps += few ? 1 : k->n / STEP;
     for (int64_t c = k->c0, n; c < k->c1; c += n) {
         n = within_head(k, c, most);
         if (k->m->column != NULL) drafts(k, c, n);

@@ -24,7 +24,7 @@ static float load_one(const void *p, int64_t i, gdn_type t) {
     }
 }
 
-int cpu_gdn_spans(const cpu_gdn_task *k, cpu_gdn_span *out) {
+void cpu_gdn_spans(cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const int64_t group = 2 * j->dk + 2 * j->r * j->dv, at = k->g * group;
     const cpu_gdn_span all[3] = {
@@ -33,13 +33,12 @@ int cpu_gdn_spans(const cpu_gdn_task *k, cpu_gdn_span *out) {
         {2 * j->dk, 2 * j->nk * j->dk + k->g * j->r * j->dv + k->c0,
          2 * j->nk * j->dk + k->g * j->r * j->dv + k->c0, k->c1 - k->c0},
     };
-    int n = 0;
+    k->n_span = 0;
     for (int i = k->qk ? 0 : 2; i < 3; i++) {
-        out[n] = all[i];
-        if (!j->reorder) out[n].src = at + (i < 2 ? i * j->dk : 2 * j->dk + k->c0);
-        n++;
+        cpu_gdn_span *s = &k->span[k->n_span++];
+        *s = all[i];
+        if (!j->reorder) s->src = at + (i < 2 ? i * j->dk : 2 * j->dk + k->c0);
     }
-    return n;
 }
 
 /* Values of the part in a row [heads][dv] whose heads may lie apart; from is in the tensor's type,
@@ -71,6 +70,12 @@ static void fetch_to_write(const char *p, int64_t bytes) {
 static void fetch_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, bool to_write) {
     const cpu_gdn_job *j = k->j;
     const int64_t bytes = gdn_type_bytes(t->type);
+    if (t->stride[1] == j->dv * bytes) { /* heads lie beside each other: one stretch */
+        const char *p = cpu_at(t, row) + k->g * j->r * t->stride[1] + k->c0 * bytes;
+        if (to_write) fetch_to_write(p, (k->c1 - k->c0) * bytes);
+        else fetch(p, (k->c1 - k->c0) * bytes);
+        return;
+    }
     for (int64_t c = k->c0, n; c < k->c1; c += n) {
         const char *p = cpu_at(t, row) + (k->g * j->r + c / j->dv) * t->stride[1] + c % j->dv * bytes;
         n = j->dv - c % j->dv < k->c1 - c ? j->dv - c % j->dv : k->c1 - c;
@@ -87,44 +92,47 @@ static int64_t z_at(const cpu_gdn_task *k) {
                       : k->g * (2 * j->dk + 2 * values) + 2 * j->dk + values + k->c0;
 }
 
-void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i) {
+void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     const cpu_gdn_job *j = k->j;
-    const int64_t bytes = gdn_type_bytes(j->act), row = cpu_gdn_row(k->m, i);
-    if (j->qkvz != NULL) {
-        cpu_gdn_span span[3];
-        const int n_span = cpu_gdn_spans(k, span);
-        const char *p = cpu_at(j->qkvz, row);
-        for (int s = 0; s < n_span; s++) fetch(p + span[s].src * bytes, span[s].n * bytes);
-        fetch(p + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
-        fetch_values(k, j->z, row, true);
-    } else {
-        const int64_t from = k->m->token + i;
+    const int64_t bytes = gdn_type_bytes(j->act), row = cpu_gdn_row(k->m, i), from = k->m->token + i;
+    if (part == 0) {
+        if (j->core != NULL) fetch_values(k, j->core, row, true);
+    } else if (part == 1 && j->qkvz == NULL) {
         fetch(cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk * bytes);
         fetch(cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk * bytes);
+    } else if (part == 2 && j->qkvz == NULL) {
         fetch_values(k, j->v, from, false);
+    } else if (part < 3 && j->qkvz != NULL) {
+        const int v = k->n_span - 1;
+        const char *p = cpu_at(j->qkvz, row);
+        for (int s = part == 1 ? 0 : v; s < (part == 1 ? v : v + 1); s++)
+            fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
+    } else if (part == 3 && j->qkvz != NULL) {
+        fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
+    } else if (part == 4 && j->qkvz != NULL) {
+        fetch_values(k, j->z, row, true);
     }
-    if (j->core != NULL) fetch_values(k, j->core, row, true);
 }
 
 /* Most tokens are fetched while the delta rule works on those before; the first stage alone has no
  * such time. */
 static void fetch_first(const cpu_gdn_task *k, int64_t i) {
     if (((k->from == 0 && !k->fetched) || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
-        cpu_gdn_fetch(k, k->from + i + AHEAD);
+        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, k->from + i + AHEAD, part);
 }
 
 void cpu_gdn_rows_in(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const gdn_type t = j->act;
     const int64_t bytes = gdn_type_bytes(t), z = z_at(k);
-    cpu_gdn_span span[3];
-    const int n_span = cpu_gdn_reads_rows(k) ? 0 : cpu_gdn_spans(k, span);
+    const int n_span = cpu_gdn_reads_rows(k) ? 0 : k->n_span;
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t row = cpu_gdn_row(k->m, k->from + i);
         fetch_first(k, i);
         const char *p = cpu_at(j->qkvz, row);
         for (int s = 0; s < n_span; s++)
-            cpu_gdn_load(j, k->t->x + i * j->ld + span[s].x, p + span[s].src * bytes, span[s].n, t);
+            cpu_gdn_load(j, k->t->x + i * j->ld + k->span[s].x, p + k->span[s].src * bytes,
+                         k->span[s].n, t);
         put_values(k, j->z, row, p + z * bytes, AS_IT_IS);
     }
 }

@@ -19,7 +19,8 @@
 enum {
     GDN_TILE = 64,       /* tokens                                                         */
     GDN_BLOCK = 32,      /* value channels that are never cut                              */
-    GDN_PART_BLOCKS = 16 /* blocks of a task at most, which bounds its scratch             */
+    GDN_PART_BLOCKS = 16, /* blocks of a task at most, which bounds its scratch            */
+    GDN_FETCH = 5        /* parts of a token's rows that are fetched one at a time         */
 };
 
 /* One sequence. */
@@ -66,6 +67,12 @@ typedef struct {
     float *chunk;     /* of the chunked form                                               */
 } cpu_gdn_tile;
 
+/* A run of channels: at `x` in a tile's row, `channel` in the convolution's order, `src` in a row
+ * of qkvz. */
+typedef struct {
+    int64_t x, channel, src, n;
+} cpu_gdn_span;
+
 /* What a task works on. */
 typedef struct cpu_gdn_task {
     const cpu_gdn_job *j;
@@ -75,24 +82,20 @@ typedef struct cpu_gdn_task {
     int64_t c0, c1;   /* of the r dv value channels that read it                           */
     int64_t from, n;  /* tokens of the sequence                                            */
     bool    qk;       /* with query and key                                                */
+    cpu_gdn_span span[3]; /* q, k and v, or v alone; none without a first stage            */
+    int     n_span;
     bool    in_row;   /* these tokens' rows follow each other: f32 and bf16 rows are read where
                        * they lie, and f32 rows written                                    */
     bool    fetched;  /* the task before has asked for the first tile                      */
     const struct cpu_gdn_task *next; /* of this thread, or NULL                            */
 } cpu_gdn_task;
 
-/* A run of channels: at `x` in a tile's row, `channel` in the convolution's order, `src` in a row
- * of qkvz. */
-typedef struct {
-    int64_t x, channel, src, n;
-} cpu_gdn_span;
-
 static inline int64_t cpu_gdn_row(const cpu_gdn_member *m, int64_t i) {
     return m->map != NULL ? m->map[i] : m->token + i;
 }
 
-/* q, k and v of a task, or v alone; returns how many. */
-int cpu_gdn_spans(const cpu_gdn_task *k, cpu_gdn_span *out);
+/* Fill in a task's spans. */
+void cpu_gdn_spans(cpu_gdn_task *k);
 /* The convolution reads qkvz itself; the delta rule writes core itself. */
 static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
     return k->in_row && k->j->act != GDN_F16;
@@ -111,8 +114,9 @@ void cpu_gdn_between_in(const cpu_gdn_task *k);  /* q, k, v to y                
 void cpu_gdn_gates_in(const cpu_gdn_task *k);    /* b and a to the tile                    */
 void cpu_gdn_core_out(const cpu_gdn_task *k);
 void cpu_gdn_zeros(const cpu_gdn_task *k);       /* all rows that the call writes          */
-/* Ask for what token i of the sequence reads and writes, into the second cache. */
-void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i);
+/* Ask for one of GDN_FETCH parts of what token i of the sequence reads and writes, into the second
+ * cache. */
+void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part);
 
 /* x to y, with the history in the tile, which the first tokens fetch. */
 void cpu_gdn_convolve(const cpu_gdn_task *k);

@@ -21,6 +21,7 @@ enum {
      * end of the state it meets the next head's or does nothing. */
     TOKENS_AHEAD = 2,
     STATE_AHEAD = 4096,
+    ASIDE = 2, /* tokens */
 };
 
 /* What a strip needs; the pointers stand at its first row. */
@@ -161,6 +162,7 @@ INLINE void groups_tokens(const gdn_delta_args *a, int64_t j, int groups, int n,
                               : group_update(&g, n, dk, false, NULL);
             vf_put(o + i * VF_N, s, n);
         }
+        if (a->aside != NULL && t % ASIDE == ASIDE - 1) a->aside(a->aside_arg);
     }
 }
 

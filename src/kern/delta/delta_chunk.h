@@ -42,6 +42,8 @@ typedef struct {
     bool    raw;        /* q and k are still to be normalised, as gdn_delta_prep_args say */
     bool    same;       /* the last call with this work had these q and k, dk, bf16 and raw:
                          * what depends on them alone is taken from there; n_tok <= CHUNK */
+    void  (*aside)(void *arg); /* as in delta.h, three times for 16 rows of a chunk      */
+    void   *aside_arg;
 } gdn_delta_chunk_args;
 typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
 

@@ -9,7 +9,7 @@
 
 #include "delta_chunk_f32.h"
 
-enum { MM_ROWS = 2, TRI_ROWS = 2 };
+enum { MM_ROWS = 3, TRI_ROWS = 2, SCORE_ROWS = 2 };
 
 INLINE void vf_transpose(vf *x) {
     vf t[8];

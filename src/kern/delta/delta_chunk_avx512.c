@@ -9,7 +9,7 @@
 
 #include "delta_chunk_f32.h"
 
-enum { MM_ROWS = 4, TRI_ROWS = 8 };
+enum { MM_ROWS = 4, TRI_ROWS = 8, SCORE_ROWS = 8 };
 
 #include "delta_chunk_turn_avx512.h"
 

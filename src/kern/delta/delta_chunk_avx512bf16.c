@@ -7,7 +7,7 @@
 
 #include "../vec/vec_avx512.h"
 
-enum { PAIR = 2, MM_ROWS = 4, TRI_ROWS = 8 };
+enum { PAIR = 2, MM_ROWS = 4, TRI_ROWS = 8, SCORE_ROWS = 8 };
 
 INLINE vf word_fma(vf a, vf b, vf c) {
     return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a),

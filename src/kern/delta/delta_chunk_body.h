@@ -8,7 +8,8 @@
  *     pack_parts     CHUNK f32 in place: their words, then the words of what these leave
  *     vf_transpose   VF_N vectors in place
  *
- * and MM_ROWS, the rows of a tile of four vectors.
+ * and MM_ROWS, the rows of a tile of four vectors, TRI_ROWS of one of a triangle, and SCORE_ROWS of
+ * one of scores, which divide CHUNK / 2.
  *
  * Lanes run over the chunk's tokens, so S is read as it lies, one word at a time against K^T and
  * Q^T side by side; only K, Q, V and O are transposed.  A chunk's part that depends on the
@@ -44,6 +45,7 @@
 
 enum {
     CN = CHUNK / VF_N,
+    MOST_ROWS = 8, /* of a tile                                                          */
     LAST = 4, /* pairs of a chunk's last tokens whose part in the state is exact to 16 bits */
 };
 
@@ -52,11 +54,11 @@ enum {
     INLINE void name(const float *a, int64_t lda, const float *b, int64_t ldb, int n, int rows,  \
                      int cols, vf (*c)[4]) {                                                     \
         for (int s = 0; s < n; s++, b += ldb) {                                                  \
-            vf x[4];                                                                             \
-            UNROLL for (int j = 0; j < cols; j++) x[j] = vf_load(b + j * VF_N);                  \
-            UNROLL for (int r = 0; r < rows; r++) {                                              \
-                const vf y = vf_set1(a[r * lda + s]);                                            \
-                UNROLL for (int j = 0; j < cols; j++) c[r][j] = fma(y, x[j], c[r][j]);           \
+            vf y[MOST_ROWS];                                                                     \
+            UNROLL for (int r = 0; r < rows; r++) y[r] = vf_set1(a[r * lda + s]);                \
+            UNROLL for (int j = 0; j < cols; j++) {                                              \
+                const vf x = vf_load(b + j * VF_N);                                              \
+                UNROLL for (int r = 0; r < rows; r++) c[r][j] = fma(y[r], x, c[r][j]);           \
             }                                                                                    \
         }                                                                                        \
     }
@@ -66,7 +68,7 @@ PRODUCT(product_f32, vf_fma)
 /* y [rows][2 CHUNK] = a tokens, columns from `from` on. */
 INLINE void by_tokens_tile(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
                            int cols, int at, float *y) {
-    vf c[2 * MM_ROWS][4];
+    vf c[MOST_ROWS][4];
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
@@ -77,16 +79,16 @@ INLINE void by_tokens_tile(const chunk_work *w, const float *a, int64_t lda, int
         UNROLL
         for (int j = 0; j < cols; j++) vf_store(y + r * 2 * CHUNK + at + j * VF_N, c[r][j]);
 }
-INLINE void by_tokens_rows(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
-                           int from, float *y) {
-    for (; from + 4 * VF_N <= 2 * CHUNK; from += 4 * VF_N)
-        by_tokens_tile(w, a, lda, words, rows, 4, from, y);
+INLINE void by_tokens_at(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
+                         int at, float *y) {
+    for (; rows >= MM_ROWS; rows -= MM_ROWS, a += MM_ROWS * lda, y += MM_ROWS * 2 * CHUNK)
+        by_tokens_tile(w, a, lda, words, MM_ROWS, 4, at, y);
+    for (; rows > 0; rows--, a += lda, y += 2 * CHUNK) by_tokens_tile(w, a, lda, words, 1, 4, at, y);
 }
+/* All rows against the same tokens, which stay in the first cache, before the next. */
 PART void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
                     float *y) {
-    for (; rows >= MM_ROWS; rows -= MM_ROWS, a += MM_ROWS * lda, y += MM_ROWS * 2 * CHUNK)
-        by_tokens_rows(w, a, lda, words, MM_ROWS, 0, y);
-    for (; rows > 0; rows--, a += lda, y += 2 * CHUNK) by_tokens_rows(w, a, lda, words, 1, 0, y);
+    for (int at = 0; at < 2 * CHUNK; at += 4 * VF_N) by_tokens_at(w, a, lda, words, rows, at, y);
 }
 
 /* ---- what depends on the tokens alone ---- */
@@ -134,10 +136,9 @@ PART void put_tokens(const chunk_work *w, const float *x, float *to) {
 PART void scores(const chunk_work *w) {
     const int64_t lda = w->row_words;
     const int half = CHUNK / 2, cols = CHUNK / VF_N < 4 ? CHUNK / VF_N : 4;
-    const int rows = MM_ROWS * 4 / cols;
     by_tokens(w, w->keys, lda, w->words, half, w->scores);
-    for (int j = half; j < CHUNK; j += rows)
-        by_tokens_tile(w, w->keys + j * lda, lda, w->words, rows, cols, CHUNK,
+    for (int j = half; j < CHUNK; j += SCORE_ROWS)
+        by_tokens_tile(w, w->keys + j * lda, lda, w->words, SCORE_ROWS, cols, CHUNK,
                        w->scores + j * 2 * CHUNK);
 }
 
@@ -348,7 +349,7 @@ PART void all_corrections(const chunk_work *w, int rows) {
 INLINE void update_tile(const chunk_work *w, float *S, const float *W, int dk, int i, int rows,
                         int cols, int n, bool pairs) {
     const vf fade = vf_set1(w->from_start[CHUNK - 1]);
-    vf c[MM_ROWS][4];
+    vf c[MOST_ROWS][4];
     UNROLL
     for (int r = 0; r < rows; r++)
     UNROLL
@@ -388,6 +389,10 @@ PART void update_pairs(const chunk_work *w, float *S, int dk, int rows) {
     for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, true);
 }
 
+INLINE void aside(const gdn_delta_chunk_args *a) {
+    if (a->aside != NULL) a->aside(a->aside_arg);
+}
+
 PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n,
                        int64_t row, int rows, int dk) {
     float *S = a->S + row * dk;
@@ -398,10 +403,13 @@ PART void group_rows(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t
         for (int i = 0; i < rows; i++) pack_row(w->S + i * w->row_words, S + i * dk, dk);
         by_tokens(w, w->S, w->row_words, w->words, rows, w->M);
     }
+    aside(a);
     all_corrections(w, rows);
     put_outputs(a, w, t0, n, row, rows);
+    aside(a);
     if (PAIR == 2 && a->raw) update_pairs(w, S, dk, rows);
     else update(w, S, dk, rows);
+    aside(a);
 }
 
 INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {

@@ -102,6 +102,17 @@ static inline vf vf_scale2(vf x, vf n) {
     return vf_mul(vf_mul(x, vf_exp2i(h)), vf_exp2i(vf_sub(n, h)));
 }
 
+/* x where 2^x is a normal number or infinite; what is left of it above the next lower integer;
+ * and p 2^(that integer) for p in [1, 2]. */
+static inline vf vf_exp2_range(vf x) {
+    return _mm256_min_ps(vf_set1(128.0f), _mm256_max_ps(vf_set1(-126.0f), x));
+}
+static inline vf vf_fraction(vf x) { return _mm256_sub_ps(x, _mm256_floor_ps(x)); }
+static inline vf vf_scale2_floor(vf p, vf x) {
+    const __m256i n = _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(x)), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n));
+}
+
 /* a < b ? yes : no, lane by lane; no where a or b is NaN. */
 static inline vf vf_select_lt(vf a, vf b, vf yes, vf no) {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));

@@ -97,6 +97,14 @@ static inline vf vf_exp2i(vf n) {
 /* x 2^n for integral n in [-126, 129]; past the range of f32 the result is infinite. */
 static inline vf vf_scale2(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 
+/* x where 2^x is a normal number or infinite, which scalef sees to; what is left of it above the
+ * next lower integer (0 of an infinite one); and p 2^(that integer) for p in [1, 2]. */
+static inline vf vf_exp2_range(vf x) { return x; }
+static inline vf vf_fraction(vf x) {
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+static inline vf vf_scale2_floor(vf p, vf x) { return _mm512_scalef_ps(p, x); }
+
 /* a < b ? yes : no, lane by lane; no where a or b is NaN. */
 static inline vf vf_select_lt(vf a, vf b, vf yes, vf no) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
