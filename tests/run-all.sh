@@ -4,7 +4,7 @@
 #   gcc    build with warnings as errors; unit tests; kernels against their references
 #   clang  the same build with clang; kernels
 #   san    address and undefined-behaviour sanitizers, leaks included: unit tests, kernels
-#   tsan   thread sanitizer: the unit tests about threads
+#   tsan   thread sanitizer: the unit tests about threads, and the simulation
 #   fuzz   every parser from its corpus, FUZZ_TIME seconds each; T=NAME: only this one
 #   arch   the library compiles for a machine without any of our instruction sets
 #   cli    the program as its user sees it
@@ -171,14 +171,16 @@ section_tsan() {
     list= targets=
     for unit in $(unit_programs); do
         case $unit in
-            test_pool | test_*threads*) list="$list $unit" targets="$targets $BUILD/tsan/unit/$unit" ;;
+            test_pool | test_sim | test_*threads*) list="$list $unit" targets="$targets $BUILD/tsan/unit/$unit" ;;
         esac
     done
     # shellcheck disable=SC2086
     step "build tsan" $MAKE -s --no-print-directory -k -j"$JOBS" BUILD="$BUILD/tsan" CC=clang \
         CFLAGS='-O1 -g' SAN=-fsanitize=thread $targets || return
     # shellcheck disable=SC2086
-    for unit in $list; do step "tsan unit $unit" $STEADY "$BUILD/tsan/unit/$unit"; done
+    for unit in $list; do
+        step "tsan unit $unit" env GDN_SIM_THREADS=3 GDN_SIM_STEPS=120 $STEADY "$BUILD/tsan/unit/$unit"
+    done
 }
 
 # Inputs found on the way are thrown away; a crash is kept in BUILD/crash and belongs into the

@@ -5,9 +5,14 @@
  * to it, a request's answer is that of its prompt alone, and after every operation pages,
  * snapshots and statistics agree.
  *
- *     GDN_SIM_STEPS=100000 GDN_SIM_SEED=7 test_sim     a long run */
+ *     GDN_SIM_STEPS=100000 GDN_SIM_SEED=7 test_sim     a long run
+ *     GDN_SIM_THREADS=3 test_sim                       for the thread sanitizer
+ *
+ * With GDN_SIM_THREADS the device has that many threads, and beside the simulation a thread of the
+ * test's own cancels its requests while they run and has another engine of the same model. */
 #include "engine_check.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +38,29 @@ typedef struct {
     bool cancelled, crowded, wrong; /* crowded: the caller's sequences took room meanwhile */
 } job;
 
+typedef enum { NOTHING, CANCEL, EVALUATE, END } errand;
+
+/* The other thread.  It does one errand at a time, while the simulation goes on. */
+typedef struct {
+    bool       there;
+    pthread_t  id;
+    pthread_mutex_t lock;
+    pthread_cond_t  changed;
+    errand     todo;
+    gdn_request *r;         /* CANCEL                                                  */
+    gdn_engine *e;          /* its own                                                 */
+    gdn_seq    *seq;
+    const int32_t *ids;     /* [LOW_IDS] what it evaluates, and what comes of it       */
+    const float *want;
+    uint64_t    n_cancelled, n_right, n_wrong;
+    gdn_err     err;
+} companion;
+
 typedef struct {
     const setup *o;
     gdn_model *m;
     gdn_engine *e;
+    companion other;
     cold c;
     gdn_adapter *adapter;
     job *job[MAX_JOB];
@@ -261,14 +285,113 @@ static void session(sim *s) {
     free(note);
 }
 
+/* --- the other thread -------------------------------------------------------------------------- */
+
+/* The next tokens of its own sequence, right to the bit whatever the simulation does meanwhile. */
+static bool evaluate(companion *c) {
+    gdn_engine_stats before, after;
+    float logits[VOCAB];
+    gdn_engine_get_stats(c->e, &before);
+    if (c->seq != NULL && gdn_seq_length(c->seq) == LOW_IDS) {
+        gdn_seq_free(c->seq);
+        c->seq = NULL;
+    }
+    if (c->seq == NULL && gdn_seq_create(c->e, &c->seq, &c->err) != GDN_OK) return false;
+    const int32_t at = gdn_seq_length(c->seq), n = LOW_IDS - at < 20 ? LOW_IDS - at : 20,
+                  last = n - 1;
+    const gdn_work w = {.seq = c->seq, .tokens = c->ids + at, .n = n, .out = &last, .n_out = 1,
+                        .logits = logits};
+    if (gdn_engine_eval(c->e, &w, 1, NULL, NULL, NULL, &c->err) != GDN_OK) return false;
+    gdn_engine_get_stats(c->e, &after);
+    return after.rows == before.rows + (uint64_t)n && after.regions >= before.regions &&
+           memcmp(logits, c->want + (size_t)(at + n - 1) * VOCAB, sizeof logits) == 0;
+}
+
+static void *companion_main(void *arg) {
+    companion *c = arg;
+    pthread_mutex_lock(&c->lock);
+    while (c->todo != END) {
+        if (c->todo == NOTHING) {
+            pthread_cond_wait(&c->changed, &c->lock);
+            continue;
+        }
+        const errand todo = c->todo;
+        pthread_mutex_unlock(&c->lock);
+        if (todo == CANCEL) {
+            gdn_request_cancel(c->r);
+            c->n_cancelled++;
+        } else if (evaluate(c)) c->n_right++;
+        else c->n_wrong++;
+        pthread_mutex_lock(&c->lock);
+        c->todo = NOTHING;
+        pthread_cond_signal(&c->changed);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+/* The errand before it is done; this one has been handed over. */
+static void send(companion *c, errand todo, gdn_request *r) {
+    pthread_mutex_lock(&c->lock);
+    while (c->todo != NOTHING) pthread_cond_wait(&c->changed, &c->lock);
+    c->todo = todo;
+    c->r = r;
+    pthread_cond_signal(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void await(companion *c) {
+    pthread_mutex_lock(&c->lock);
+    while (c->todo != NOTHING) pthread_cond_wait(&c->changed, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void begin_companion(sim *s) {
+    companion *c = &s->other;
+    gdn_engine_opts o;
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = LOW_IDS;
+    must(gdn_engine_create(s->m, &o, &c->e, &c->err), &c->err);
+    c->ids = s->low_ids;
+    c->want = s->low_logits;
+    assert_int_equal(pthread_mutex_init(&c->lock, NULL), 0);
+    assert_int_equal(pthread_cond_init(&c->changed, NULL), 0);
+    assert_int_equal(pthread_create(&c->id, NULL, companion_main, c), 0);
+    c->there = true;
+}
+
+static void end_companion(companion *c) {
+    send(c, END, NULL);
+    assert_int_equal(pthread_join(c->id, NULL), 0);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->changed);
+    gdn_seq_free(c->seq);
+    gdn_engine_free(c->e);
+    if (c->n_wrong > 0)
+        fail_msg("the other engine was wrong %llu times: %s", (unsigned long long)c->n_wrong,
+                 c->err.text);
+}
+
+/* By the other thread, if there is one, in the middle of a step. */
+static void cancel(sim *s, job *j) {
+    gdn_err err;
+    j->cancelled = true;
+    if (!s->other.there) {
+        gdn_request_cancel(j->r);
+        return;
+    }
+    send(&s->other, CANCEL, j->r);
+    must(gdn_engine_step(s->e, &err), &err);
+}
+
 /* --- a run ------------------------------------------------------------------------------------- */
 
-static void begin(sim *s, const setup *o, uint64_t seed) {
+static void begin(sim *s, const setup *o, int32_t n_thread, uint64_t seed) {
     static const int32_t length[12] = {70, 130, 33, 40, 64, 90, 5, 66, 80, 100, 30, 64};
     gdn_engine_opts eo;
     gdn_err err;
     *s = (sim){.o = o, .seed = seed};
-    s->m = open_model(o->model, o->math, 1);
+    s->m = open_model(o->model, o->math, n_thread > 0 ? n_thread : 1);
     if (o->adapter != NULL) must(gdn_adapter_open(s->m, o->adapter, 1, &s->adapter, &err), &err);
     gdn_engine_opts_defaults(&eo);
     eo.n_ctx = o->n_ctx;
@@ -292,10 +415,12 @@ static void begin(sim *s, const setup *o, uint64_t seed) {
         s->piece[i] = random_ids(length[i], VOCAB, 400 + (uint64_t)i);
     }
     snprintf(s->path, sizeof s->path, "/tmp/gdn-sim-%ld.session", (long)getpid());
+    if (n_thread > 0) begin_companion(s);
 }
 
 static void finish(sim *s) {
     gdn_err err;
+    if (s->other.there) end_companion(&s->other);
     for (int i = 0; i < N_LOW; i++) gdn_seq_free(s->low[i]);
     for (int32_t k = 0; gdn_engine_busy(s->e); k++) {
         must(gdn_engine_step(s->e, &err), &err);
@@ -322,13 +447,12 @@ static void operate(sim *s) {
     gdn_err err;
     const int32_t what = roll(s, 1000), at = roll(s, MAX_JOB);
     gdn_request_result r;
+    if (s->other.there && roll(s, 3) == 0) send(&s->other, EVALUATE, NULL);
     if (what < 90) submit(s);
     else if (what < 100) {
         for (int i = 0; i < MAX_JOB; i++) submit(s); /* a crowd */
-    } else if (what < 125 && s->job[at] != NULL) {
-        gdn_request_cancel(s->job[at]->r);
-        s->job[at]->cancelled = true;
-    } else if (what < 135 && s->job[at] != NULL) release(s, at);
+    } else if (what < 125 && s->job[at] != NULL) cancel(s, s->job[at]);
+    else if (what < 135 && s->job[at] != NULL) release(s, at);
     else if (what < 170) low_level(s);
     else if (what < 220) poison(s->e);
     else if (what < 235) session(s);
@@ -338,6 +462,7 @@ static void operate(sim *s) {
         must(gdn_engine_step(s->e, &err), &err);
     }
     check_engine(s->e);
+    if (s->other.there) await(&s->other); /* requests may go now */
     for (int32_t i = 0; i < MAX_JOB; i++) {
         if (s->job[i] == NULL) continue;
         check_answer(s, s->job[i]);
@@ -347,9 +472,9 @@ static void operate(sim *s) {
 }
 
 /* Returns how many requests had to give their place up. */
-static uint64_t run(const setup *o, int32_t steps, uint64_t seed) {
+static uint64_t run(const setup *o, int32_t steps, int32_t n_thread, uint64_t seed) {
     sim s;
-    begin(&s, o, seed);
+    begin(&s, o, n_thread, seed);
     for (int32_t i = 0; i < steps; i++) operate(&s);
     gdn_engine_stats st;
     gdn_engine_get_stats(s.e, &st);
@@ -366,6 +491,12 @@ static uint64_t run(const setup *o, int32_t steps, uint64_t seed) {
                   (unsigned long long)st.evicted, (unsigned long long)st.preempted,
                   (unsigned long long)st.accepted, (unsigned long long)st.drafted,
                   (unsigned long long)s.loads);
+    if (n_thread > 0) {
+        print_message("    beside it: %llu cancelled, %llu pieces evaluated; %llu regions\n",
+                      (unsigned long long)s.other.n_cancelled, (unsigned long long)s.other.n_right,
+                      (unsigned long long)st.regions);
+        assert_true(s.other.n_right > 0 && st.regions > 0);
+    }
     /* A run in which nothing happened proves nothing. */
     if (steps < 700) return st.preempted;
     assert_true(s.done[GDN_FINISH_LENGTH] > 0 && s.done[GDN_FINISH_STOP] > 0 &&
@@ -392,11 +523,13 @@ static const setup setups[] = {
 
 static void test_sim(void **state) {
     (void)state;
-    const char *steps = getenv("GDN_SIM_STEPS"), *seed = getenv("GDN_SIM_SEED");
+    const char *steps = getenv("GDN_SIM_STEPS"), *seed = getenv("GDN_SIM_SEED"),
+               *threads = getenv("GDN_SIM_THREADS");
     const int32_t n = steps != NULL ? atoi(steps) : SANITIZED ? 150 : 700;
     uint64_t preempted = 0;
     for (size_t k = 0; k < sizeof setups / sizeof *setups; k++)
-        preempted += run(setups + k, n, (seed != NULL ? (uint64_t)atoll(seed) : 1) * 1000 + k);
+        preempted += run(setups + k, n, threads != NULL ? atoi(threads) : 0,
+                         (seed != NULL ? (uint64_t)atoll(seed) : 1) * 1000 + k);
     if (n >= 700) assert_true(preempted > 0);
 }
 

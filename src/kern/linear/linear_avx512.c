@@ -17,7 +17,7 @@ static inline vf vf_load_f8(const uint8_t *p) {
     const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(b, _mm256_set1_epi16(0x7f)), 7);
     return _mm512_cvtph_ps(_mm256_or_si256(sign, rest));
 }
-enum { TILE_ROWS = 6, TILE_VECS = 4, TILE_VECS_1 = 4 };
+enum { TILE_ROWS = 6, TILE_VECS = 4, TILE_VECS_2 = 4, TILE_VECS_1 = 4, K_FEW = 256 };
 #include "linear_body.h"
 
 void gdn_linear_avx512(const gdn_linear_args *a) { linear_f32(a); }

@@ -2,8 +2,9 @@
  *
  * Included by linear_<isa>.c after a vec_<isa>.h, which must also define vf_load_pair_lo/hi
  * (the two bf16 of each 32-bit lane as f32), and after TILE_ROWS and TILE_VECS, the register
- * tile for many rows.  A tile of R rows by NV vectors keeps its sums in registers over a stretch
- * of k and adds them to a block of results; the order of every output's sum is k ascending.
+ * tile for many rows, TILE_VECS_2 and TILE_VECS_1 for two rows and one, and K_FEW.  A tile of R
+ * rows by NV vectors keeps its sums in registers over a stretch of k and adds them to a block of
+ * results; the order of every output's sum is k ascending.
  *
  * fp8 has a scale for each stretch of scale_cols inputs: the stretch is summed on its own from
  * zero, then one fma adds it, scaled, to the total. */
@@ -14,6 +15,7 @@
 enum {
     ROW_BLOCK = 96, /* rows a panel visits before the next: their results stay in L1/L2   */
     K_BLOCK = 256,  /* inputs a tile walks at a time: 64 x 256 bf16 are 32 KiB             */
+    FEW_ROWS = 16,  /* up to here the weights' way from memory counts: K_FEW at a time     */
 };
 
 typedef struct {
@@ -122,10 +124,12 @@ INLINE void tile_columns(gdn_type type, int R, int NV, float *c, const char *w,
 INLINE void panel_rows(gdn_type type, const panel_job *job, int32_t m0, int32_t m1) {
     const gdn_linear_args *a = job->a;
     const int64_t k_all = a->w->k;
-    const int64_t step = type == GDN_F8 ? a->w->scale_cols : K_BLOCK;
+    const int32_t n = m1 - m0;
+    const int64_t step = type == GDN_F8              ? a->w->scale_cols
+                         : n > 1 && n <= FEW_ROWS ? K_FEW
+                                                  : K_BLOCK;
     const float *x[ROW_BLOCK];
     for (int32_t i = m0; i < m1; i++) x[i - m0] = row_f32(a, i);
-    const int32_t n = m1 - m0;
     for (int64_t k0 = 0; k0 < k_all; k0 += step) {
         const int64_t k1 = k0 + step < k_all ? k0 + step : k_all;
         const bool first = k0 == 0;
@@ -135,8 +139,8 @@ INLINE void panel_rows(gdn_type type, const panel_job *job, int32_t m0, int32_t 
             tile_columns(type, TILE_ROWS, TILE_VECS, job->c + i * GDN_PANEL, job->panel, x + i,
                          k0, k1, first, scale);
         for (; i + 2 <= n; i += 2)
-            tile_columns(type, 2, TILE_VECS, job->c + i * GDN_PANEL, job->panel, x + i, k0, k1,
-                         first, scale);
+            tile_columns(type, 2, TILE_VECS_2, job->c + i * GDN_PANEL, job->panel, x + i, k0,
+                         k1, first, scale);
         for (; i < n; i++)
             tile_columns(type, 1, TILE_VECS_1, job->c + i * GDN_PANEL, job->panel, x + i, k0,
                          k1, first, scale);
