@@ -34,8 +34,8 @@ typedef struct {
     uint64_t memory_bytes;    /* what the device can use                                 */
 } gdn_device_info;
 
-/* The devices of this machine, the default one first.  Writes at most n; returns how many
- * there are. */
+/* The devices of this machine, the default one first (a GPU: if it passes its start-up check).
+ * Writes at most n; returns how many there are. */
 GDN_API int gdn_devices(gdn_device_info *out, int n);
 /* The one that --device name takes; NULL: the default.  Does not look at devices of other kinds, some
  * of which take a while to be found.  GDN_E_INVALID: there is none of that name. */
@@ -56,18 +56,21 @@ typedef enum {
 typedef void gdn_progress_fn(void *arg, uint64_t done, uint64_t total);
 
 typedef struct {
-    const char *device;       /* "cpu", "cpu:4" (threads); NULL: the best one             */
+    const char *device;       /* "cpu", "cpu:4" (threads), "xpu"; NULL: a GPU that holds the
+                                 weights and passes its check, else the cpu (op.h)        */
     int         n_thread;     /* 0: as the device says, or every CPU                      */
     bool        pin;          /* bind threads to CPUs                                     */
     gdn_math    math;
     gdn_progress_fn *progress;/* loading; may be NULL                                     */
     void       *progress_arg;
+    bool        no_selftest;  /* a device that is named is not checked (gdn_device_check())  */
 } gdn_model_opts;
 GDN_API void gdn_model_opts_defaults(gdn_model_opts *o);
 
 /* Open the checkpoint in a folder (config.json and safetensors).
  *
  * Weights are mapped; matrices are repacked once, and their file pages given back.
+ * GDN_E_DEVICE: the device is not there, or computes wrong: err names operator and error.
  * GDN_E_IO, GDN_E_FORMAT: err names file, tensor and values.  GDN_E_UNSUPPORTED: an
  * architecture or an option that would change results. */
 GDN_API gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model **out,

@@ -192,6 +192,8 @@ gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_
 XPU_OP_LIST(X)
 #undef X
 
+bool xpu_real(void); /* xpu_real.c */
+
 gdn_status xpu_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                              gdn_err *err);
 void       xpu_weight_free(gdn_weight *w);
