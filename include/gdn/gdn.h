@@ -252,7 +252,9 @@ GDN_API gdn_status gdn_sampler_next(gdn_sampler *s, const float *logits, int32_t
 
 typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING, GDN_FINISH_CANCELLED,
                GDN_FINISH_FULL, /* the pool has no room for it                             */
-               GDN_FINISH_ERROR } gdn_finish;
+               GDN_FINISH_ERROR /* its own failure; logits that are NaN, infinite or all equal
+                                   are one, GDN_E_DEVICE                                   */
+} gdn_finish;
 
 /* One generated token: its id and the characters that became complete with it (perhaps none;
  * text that might be the beginning of a stop string is held back).  A last call with id -1 gives
