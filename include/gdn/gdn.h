@@ -34,8 +34,8 @@ typedef struct {
     uint64_t memory_bytes;    /* what the device can use                                 */
 } gdn_device_info;
 
-/* The devices of this machine, the default one first.  Writes at most n; returns how many
- * there are. */
+/* The devices of this machine, the default one first (a GPU: if it passes its start-up check).
+ * Writes at most n; returns how many there are. */
 GDN_API int gdn_devices(gdn_device_info *out, int n);
 /* The one that --device name takes; NULL: the default.  Does not look at devices of other kinds, some
  * of which take a while to be found.  GDN_E_INVALID: there is none of that name. */
@@ -56,13 +56,15 @@ typedef enum {
 typedef void gdn_progress_fn(void *arg, uint64_t done, uint64_t total);
 
 typedef struct {
-    const char *device;       /* "cpu", "cpu:4" (threads); NULL: the best one             */
+    const char *device;       /* "cpu", "cpu:4" (threads), "xpu"; NULL: a GPU that holds the
+                                 weights and passes its check, else the cpu (op.h)        */
     int         n_thread;     /* 0: as the device says, or every CPU                      */
     bool        pin;          /* bind threads to CPUs                                     */
     gdn_math    math;
     bool        dry_run;      /* a device whose results mean nothing is tried: see below   */
     gdn_progress_fn *progress;/* loading; may be NULL                                     */
     void       *progress_arg;
+    bool        no_selftest;  /* a device that is named is not checked (gdn_device_check())  */
 } gdn_model_opts;
 GDN_API void gdn_model_opts_defaults(gdn_model_opts *o);
 
@@ -73,6 +75,7 @@ GDN_API void gdn_model_opts_defaults(gdn_model_opts *o);
 /* Open the checkpoint in a folder (config.json and safetensors).
  *
  * Weights are mapped; matrices are repacked once, and their file pages given back.
+ * GDN_E_DEVICE: the device is not there, or computes wrong: err names operator and error.
  * GDN_E_IO, GDN_E_FORMAT: err names file, tensor and values.  GDN_E_UNSUPPORTED: an
  * architecture or an option that would change results. */
 GDN_API gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model **out,
@@ -255,7 +258,9 @@ GDN_API gdn_status gdn_sampler_next(gdn_sampler *s, const float *logits, int32_t
 
 typedef enum { GDN_FINISH_LENGTH, GDN_FINISH_STOP, GDN_FINISH_STOP_STRING, GDN_FINISH_CANCELLED,
                GDN_FINISH_FULL, /* the pool has no room for it                             */
-               GDN_FINISH_ERROR } gdn_finish;
+               GDN_FINISH_ERROR /* its own failure; logits that are NaN, infinite or all equal
+                                   are one, GDN_E_DEVICE                                   */
+} gdn_finish;
 
 /* One generated token: its id and the characters that became complete with it (perhaps none;
  * text that might be the beginning of a stop string is held back).  A last call with id -1 gives

@@ -35,12 +35,18 @@ typedef struct {
 } gdn_device_opts;
 GDN_API void gdn_device_opts_defaults(gdn_device_opts *o);
 
-/* name: "cpu", or "cpu:N" for N threads; "xpu" or "xpu:N", OpenCL device N of gdn_devices(); NULL is
- * the default device, never one that stands in for another kind.  opts may be NULL. */
+/* name: "cpu", or "cpu:N" for N threads; "xpu" or "xpu:N", OpenCL device N of gdn_devices(); NULL: a
+ * GPU of its own kind, none that stands in for one, if gdn_device_check() passes there, else (or when
+ * opts say something that only the cpu has) the cpu; the log says which.  opts may be NULL. */
 GDN_API gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts,
                                    gdn_device **out, gdn_err *err);
 GDN_API void        gdn_device_close(gdn_device *d); /* after everything that lives on it */
 GDN_API const char *gdn_device_name(const gdn_device *d);
+/* The start-up check: products, norms, attention and Gated DeltaNet on small random data, there and
+ * on the cpu.  A model is opened on a device only after it; a device that passed is not checked
+ * again, and the cpu is the measure itself.  Tenths of a second, once the kernels are compiled.
+ * GDN_E_DEVICE: err says which operator was off, and by how much. */
+GDN_API gdn_status gdn_device_check(gdn_device *d, gdn_err *err);
 
 /* --- buffers ---------------------------------------------------------------- */
 

@@ -54,6 +54,9 @@ typedef struct gdn_backend {
     unsigned conv_layout;       /* accepted layouts, gdn_conv_layout                       */
 
     int        (*list)(gdn_device_info *out, int n); /* devices present */
+    /* Whether the first of these is of the kind itself, no stand-in, and so may be the default.
+     * Quick where there is none.  NULL: never before the cpu. */
+    bool       (*real)(void);
     gdn_status (*open)(const char *arg, const gdn_device_opts *o, gdn_device **out, gdn_err *err);
     void       (*close)(gdn_device *d);
 
@@ -91,6 +94,7 @@ struct gdn_device {
     const gdn_backend *backend;
     char name[32];
     bool dry_run;         /* calls are checked, what kernels compute is not looked at */
+    bool checked;         /* it has passed its start-up check */
     pthread_mutex_t busy; /* held while an op is handed over */
 };
 struct gdn_buffer {
@@ -108,11 +112,18 @@ struct gdn_weight {
     uint64_t bytes;
 };
 
-/* The backends of this build, the default one first. */
+/* The backends of this build, the cpu first. */
 extern const gdn_backend *const gdn_backends[];
 extern const int gdn_n_backend;
 
 extern const gdn_backend gdn_backend_cpu, gdn_backend_xpu;
+
+/* The device that is taken when none is named, of these backends, for weights of `need` bytes (0:
+ * not known); the log says which one, and why (default.c). */
+gdn_status gdn_device_choose(const gdn_backend *const *backend, int n, const gdn_device_opts *o,
+                             uint64_t need, gdn_device **out, gdn_err *err);
+gdn_status gdn_device_open_default(const gdn_device_opts *o, uint64_t need, gdn_device **out,
+                                   gdn_err *err);
 
 /* The first byte of a tensor that the host can reach. */
 static inline void *gdn_tensor_host(const gdn_tensor *t) {

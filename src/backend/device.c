@@ -11,13 +11,23 @@ void gdn_device_opts_defaults(gdn_device_opts *o) {
     *o = (gdn_device_opts){.n_thread = 0, .pin = false, .isa_mask = ~0u};
 }
 
+static bool is_real(const gdn_backend *b) { return b->real != NULL && b->real(); }
+
 int gdn_devices(gdn_device_info *out, int n) {
     int total = 0;
-    for (int i = 0; i < gdn_n_backend; i++) {
-        const int room = n - total > 0 ? n - total : 0;
-        total += gdn_backends[i]->list(room > 0 ? out + total : NULL, room);
-    }
+    for (int real = 1; real >= 0; real--)
+        for (int i = 0; i < gdn_n_backend; i++) {
+            if (is_real(gdn_backends[i]) != (real == 1)) continue;
+            const int room = n - total > 0 ? n - total : 0;
+            total += gdn_backends[i]->list(room > 0 ? out + total : NULL, room);
+        }
     return total;
+}
+
+static const char *likely_default(void) {
+    for (int i = 0; i < gdn_n_backend; i++)
+        if (is_real(gdn_backends[i])) return gdn_backends[i]->name;
+    return gdn_backends[0]->name;
 }
 
 static const gdn_backend *backend_of(const char *name, gdn_err *err) {
@@ -34,7 +44,7 @@ static const gdn_backend *backend_of(const char *name, gdn_err *err) {
 gdn_status gdn_device_find(const char *name, gdn_device_info *out, gdn_err *err) {
     enum { MAX = 16 };
     gdn_device_info d[MAX];
-    if (name == NULL) name = gdn_backends[0]->name;
+    if (name == NULL) name = likely_default();
     const gdn_backend *b = backend_of(name, err);
     if (b == NULL) return GDN_E_INVALID;
     const int n = b->list(d, MAX);
@@ -56,7 +66,7 @@ gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts, gdn_de
     gdn_device_opts o;
     gdn_device_opts_defaults(&o);
     if (opts != NULL) o = *opts;
-    if (name == NULL) name = gdn_backends[0]->name;
+    if (name == NULL) return gdn_device_open_default(&o, 0, out, err);
     const gdn_backend *b = backend_of(name, err);
     if (b == NULL) return GDN_E_INVALID;
     const char *colon = strchr(name, ':');

@@ -1,7 +1,7 @@
-/* xpu.c - the xpu device: Intel GPUs through OpenCL, opened by name; its memory; its table.
+/* xpu.c - the xpu device: Intel GPUs through OpenCL; its memory; its table.
  *
- * Any other OpenCL device can stand in for one, to try programs where there is none.  Neither is
- * the default device. */
+ * Any other OpenCL device can stand in for one, to try programs where there is none; it is never the
+ * default device. */
 #include "xpu.h"
 
 #include <stdio.h>
@@ -131,6 +131,7 @@ const gdn_backend gdn_backend_xpu = {
     .kv_strides = true,
     .conv_layout = GDN_CONV_SD,
     .list = list,
+    .real = xpu_real,
     .open = open_device,
     .close = close_device,
     .buffer_alloc = buffer_alloc,

@@ -200,6 +200,8 @@ void       xpu_free(xpu_device *d, cl_mem m); /* NULL: nothing */
 XPU_OP_LIST(X)
 #undef X
 
+bool xpu_real(void); /* xpu_real.c */
+
 gdn_status xpu_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                              gdn_err *err);
 void       xpu_weight_free(gdn_weight *w);

@@ -12,6 +12,7 @@
 #include <gdn/gdn.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -305,6 +306,26 @@ static int32_t draw_from_head(gdn_sampler *p, const float *x, int32_t best) {
 int32_t gdn_sampler_most_likely(const gdn_sampler *p, const float *logits) {
     const int32_t id = p->kern.argmax(logits, p->n);
     return id >= 0 && id < p->n ? id : 0; /* all NaN: any guess does */
+}
+
+bool gdn_sampler_degenerate(const gdn_sampler *p, const float *logits, char *what, size_t n) {
+    const gdn_range r = p->kern.range(logits, p->n);
+    if (!r.nan && !isinf(r.max) && (r.min < r.max || p->n == 1)) return false;
+    if (r.nan) {
+        int32_t first = -1, count = 0;
+        for (int32_t i = 0; i < p->n; i++) {
+            if (!isnan(logits[i])) continue;
+            if (count++ == 0) first = i;
+        }
+        snprintf(what, n, "%d of %d logits are NaN, the first is token %d's", count, p->n, first);
+    } else if (r.max > 0 && isinf(r.max)) {
+        snprintf(what, n, "the logit of token %d is infinite", p->kern.argmax(logits, p->n));
+    } else if (isinf(r.max)) {
+        snprintf(what, n, "none of %d logits is finite", p->n);
+    } else {
+        snprintf(what, n, "all %d logits are %g", p->n, (double)r.max);
+    }
+    return true;
 }
 
 gdn_status gdn_sampler_next(gdn_sampler *p, const float *logits, int32_t *id, gdn_err *err) {

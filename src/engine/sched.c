@@ -295,13 +295,36 @@ static int32_t wanted(const gdn_engine *e, int32_t i, int32_t *first) {
     return p->seq->length + p->n == r->n_tok;
 }
 
+/* What was saved since the last good row is not to be trusted, and would make the same prompt fail
+ * for ever. */
+static void forget(gdn_request *r) {
+    const int32_t good = r->result.n_new > 0 ? r->n_tok - 1 : 0;
+    int32_t common;
+    gdn_snapshot *s;
+    while ((s = gdn_snapshot_find(r->e, r->key, r->tokens, r->n_tok, &common)) != NULL &&
+           s->n_tok > good)
+        gdn_snapshot_drop(r->e, s);
+}
+
+/* Logits behind r's last token. */
+static gdn_status next_id(gdn_request *r, const float *logits, int32_t *id, gdn_err *err) {
+    char what[80];
+    if (!gdn_sampler_degenerate(r->sampler, logits, what, sizeof what))
+        return gdn_sampler_next(r->sampler, logits, id, err);
+    const gdn_model *m = r->e->m;
+    forget(r);
+    return gdn_fail(err, GDN_E_DEVICE, "device %s, model %.200s: %s after %d tokens: a weight is "
+                    "broken, or the device computes wrong (`gdn devices --check`)",
+                    gdn_device_name(m->device), m->dir, what, r->n_tok);
+}
+
 /* Row `at` of part i has these logits.  False: no further row of it counts. */
 static bool judge(gdn_engine *e, int32_t i, int32_t at, const float *logits) {
     gdn_sched *s = e->sched;
     gdn_request *r = s->runs[i];
     gdn_err err = {0};
     int32_t id;
-    const gdn_status st = gdn_sampler_next(r->sampler, logits, &id, &err);
+    const gdn_status st = next_id(r, logits, &id, &err);
     if (st != GDN_OK) {
         r->result.status = st;
         r->result.finish = GDN_FINISH_ERROR;

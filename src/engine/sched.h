@@ -63,6 +63,11 @@ bool gdn_request_take(gdn_request *r, int32_t id);
 gdn_status gdn_sched_draft(gdn_engine *e, gdn_request *const *r, int32_t n, int32_t most,
                            gdn_err *err);
 
+/* What no model's logits are: one NaN among the ids that may be chosen, +infinity, all -infinity, all
+ * the same.  Such a row is a broken weight's or device's; its answer would be one token for ever.
+ * True: what[n] says which. */
+bool gdn_sampler_degenerate(const gdn_sampler *s, const float *logits, char *what, size_t n);
+
 /* The most likely of the ids that a sampler may choose. */
 int32_t gdn_sampler_most_likely(const gdn_sampler *s, const float *logits);
 

@@ -34,6 +34,7 @@ static void reference(gdn_kern *k) {
         .attn_finish = gdn_attn_finish_ref,
         .moe_route = gdn_moe_route_ref,
         .moe_combine = gdn_moe_combine_ref,
+        .range = gdn_range_ref,
         .argmax = gdn_argmax_ref,
         .logsumexp = gdn_logsumexp_ref,
         .top_k = gdn_top_k_ref,
@@ -64,6 +65,7 @@ static void avx2(gdn_kern *k) {
     k->attn_finish = gdn_attn_finish_avx2;
     k->moe_route = gdn_moe_route_avx2;
     k->moe_combine = gdn_moe_combine_avx2;
+    k->range = gdn_range_avx2;
     k->argmax = gdn_argmax_avx2;
     k->logsumexp = gdn_logsumexp_avx2;
     k->top_k = gdn_top_k_avx2;
@@ -91,6 +93,7 @@ static void avx512(gdn_kern *k) {
     k->attn_finish = gdn_attn_finish_avx512;
     k->moe_route = gdn_moe_route_avx512;
     k->moe_combine = gdn_moe_combine_avx512;
+    k->range = gdn_range_avx512;
     k->argmax = gdn_argmax_avx512;
     k->logsumexp = gdn_logsumexp_avx512;
     k->top_k = gdn_top_k_avx512;

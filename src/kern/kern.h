@@ -48,6 +48,7 @@ typedef struct {
     gdn_attn_finish_fn *attn_finish;
     gdn_moe_route_fn   *moe_route;
     gdn_moe_combine_fn *moe_combine;
+    gdn_range_fn       *range;
     gdn_argmax_fn      *argmax;
     gdn_logsumexp_fn   *logsumexp;
     gdn_top_k_fn       *top_k;

@@ -217,8 +217,12 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
     if (st == GDN_OK) st = gdn_weights_open(dir, &m->weights, err);
     if (st == GDN_OK) st = gdn_model_find_parts(m, err);
     if (st == GDN_OK) st = check_limits(&m->config, m->has_mtp, dir, err);
-    if (st == GDN_OK) st = gdn_device_open(o.device, &d, &m->device, err);
+    if (st == GDN_OK)
+        st = o.device != NULL ? gdn_device_open(o.device, &d, &m->device, err)
+                              : gdn_device_open_default(&d, gdn_weights_total_bytes(m->weights),
+                                                        &m->device, err);
     if (st == GDN_OK) st = check_ops(m->device, err);
+    if (st == GDN_OK && !o.no_selftest) st = gdn_device_check(m->device, err);
     if (st == GDN_OK) st = gdn_model_bind(m, o.progress, o.progress_arg, err);
     if (st != GDN_OK) {
         gdn_model_close(m);

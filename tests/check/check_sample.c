@@ -1,4 +1,4 @@
-/* check_sample.c - argmax, log of the sum of exponentials, and the k largest. */
+/* check_sample.c - range, argmax, log of the sum of exponentials, and the k largest. */
 #include "check.h"
 
 #include "../unit/sanitized.h"
@@ -38,6 +38,10 @@ static void fill(float *x, int32_t n, kind what) {
 }
 
 typedef struct { check *c; const float *x; int32_t n, k, *idx; } job;
+static void run_range(void *arg) {
+    job *j = arg;
+    j->idx[0] = j->c->kern->range(j->x, j->n).nan;
+}
 static void run_argmax(void *arg) {
     job *j = arg;
     j->idx[0] = j->c->kern->argmax(j->x, j->n);
@@ -49,6 +53,33 @@ static void run_logsumexp(void *arg) {
 static void run_top_k(void *arg) {
     job *j = arg;
     j->c->kern->top_k(j->x, j->n, j->k, j->idx);
+}
+
+static void range_is(check *c, const char *where, const float *x, int32_t n) {
+    const gdn_range want = gdn_range_ref(x, n), got = c->kern->range(x, n);
+    check_that(c, want.min == got.min && want.max == got.max && want.nan == got.nan,
+               "%s: %g to %g, nan %d, got %g to %g, nan %d", where, (double)want.min,
+               (double)want.max, want.nan, (double)got.min, (double)got.max, got.nan);
+}
+
+static void range(check *c, const char *name, int32_t n, kind what) {
+    if (!check_begin(c, (check_fn *)c->kern->range, "range %s %d", name, n)) return;
+    float *x = check_f32(c, "x", (size_t)n);
+    int32_t sink = 0;
+    fill(x, n, what);
+    range_is(c, "all", x, n);
+    /* A single NaN is seen wherever it is, with either sign; so is each extreme. */
+    for (int32_t i = 0, step = n > 100 ? n / 37 : 1; i < n && what == PLAIN; i += step) {
+        const float was = x[i], put[] = {NAN, -NAN, INFINITY, -INFINITY, 99, -99};
+        for (size_t k = 0; k < sizeof put / sizeof *put; k++) {
+            x[i] = put[k];
+            range_is(c, "one", x, n);
+        }
+        x[i] = was;
+    }
+    job j = { c, x, n, 1, &sink };
+    check_rate(c, run_range, &j, 0, 4.0 * n);
+    check_end(c);
 }
 
 static void argmax(check *c, const char *name, int32_t n, kind what) {
@@ -105,6 +136,7 @@ void check_sample(check *c) {
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             if (c->bench && (s > 0 || (kinds[i].what != PLAIN && kinds[i].what != RISING)))
                 break;
+            range(c, kinds[i].name, sizes[s], kinds[i].what);
             argmax(c, kinds[i].name, sizes[s], kinds[i].what);
             logsumexp(c, kinds[i].name, sizes[s], kinds[i].what);
             for (size_t k = 0; k < sizeof ks / sizeof *ks; k++) {

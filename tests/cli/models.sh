@@ -71,6 +71,8 @@ ok info
 grep -q '^layers  *8: 6 linear, 2 full' "$TMP/out" || fail "info"
 ok devices
 grep -q '^cpu ' "$TMP/out" || fail "devices"
+ok devices --check
+grep -A 1 '^cpu ' "$TMP/out" | grep -q 'passes its start-up check' || fail "devices --check"
 ok random --list
 grep -qx 'qwen3.5-0.8b' "$TMP/out" || fail "random --list"
 finish

@@ -42,6 +42,7 @@ static void open_all(void) {
     gdn_seq *s = NULL;
     int32_t ids[40];
     gdn_model_opts_defaults(&o);
+    o.device = "cpu";
     o.n_thread = 1;
     if (gdn_model_open("tests/golden/model/dense-mtp", &o, &m, &err) != GDN_OK) {
         fprintf(stderr, "%s (run from the project's root)\n", err.text);

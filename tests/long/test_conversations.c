@@ -16,6 +16,7 @@ static void test_many(void **state) {
     static gdn_request *r[CONVERSATIONS];
     static int32_t prompt[LENGTH];
     gdn_model_opts_defaults(&mo);
+    mo.device = "cpu";
     must(gdn_model_open("models/jargon", &mo, &m, &err), &err);
     gdn_engine_opts_defaults(&o);
     o.n_ctx = AT_ONCE * LENGTH;

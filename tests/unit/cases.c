@@ -14,6 +14,7 @@ gdn_model *open_model(const char *dir, gdn_math math, int n_thread) {
     gdn_model *m = NULL;
     gdn_err err;
     gdn_model_opts_defaults(&o);
+    o.device = "cpu";
     setenv("GDN_BF16", "always", 1); /* small as it is, fast means rounded in these tests */
     o.math = math;
     o.n_thread = n_thread;

@@ -23,6 +23,7 @@ static int open_all(void **state) {
     gdn_err err = { 0 };
     gdn_model_opts o;
     gdn_model_opts_defaults(&o);
+    o.device = "cpu";
     o.math = GDN_MATH_F32;
     o.n_thread = 1;
     if (gdn_model_open("models/jargon", &o, &model, &err) != GDN_OK ||

@@ -116,6 +116,7 @@ static bool whole_life(const char *dir, const int32_t *ids, gdn_err *err) {
     float logits[512];
     int32_t last = 9;
     gdn_model_opts_defaults(&mo);
+    mo.device = "cpu";
     mo.n_thread = 2;
     gdn_engine_opts_defaults(&o);
     o.n_ctx = 100;

@@ -5,6 +5,7 @@
 #ifndef GDN_KERN_SAMPLE_H
 #define GDN_KERN_SAMPLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef int32_t gdn_argmax_fn(const float *x, int32_t n);
@@ -16,6 +17,15 @@ typedef double gdn_logsumexp_fn(const float *x, int32_t n);
  * left out; returns how many were found. */
 typedef int32_t gdn_top_k_fn(const float *x, int32_t n, int32_t k, int32_t *idx);
 
+/* What a row holds: the extremes of all that is a number, infinities included (+inf and -inf when
+ * nothing is), and whether anything is NaN. */
+typedef struct {
+    float min, max;
+    bool  nan;
+} gdn_range;
+typedef gdn_range gdn_range_fn(const float *x, int32_t n);
+
+gdn_range_fn     gdn_range_ref, gdn_range_avx2, gdn_range_avx512;
 gdn_argmax_fn    gdn_argmax_ref, gdn_argmax_avx2, gdn_argmax_avx512;
 gdn_logsumexp_fn gdn_logsumexp_ref, gdn_logsumexp_avx2, gdn_logsumexp_avx512;
 gdn_top_k_fn     gdn_top_k_ref, gdn_top_k_avx2, gdn_top_k_avx512;

@@ -7,6 +7,9 @@ static inline unsigned equal_lanes(vf a, vf b) {
 static inline unsigned greater_lanes(vf a, vf b) {
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
+static inline unsigned nan_lanes(vf a, vf b) {
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+}
 
 typedef __m256d vd;
 static inline vd vd_zero(void) { return _mm256_setzero_pd(); }
@@ -21,6 +24,7 @@ static inline double vd_hsum(vd x) {
 
 #include "sample_body.h"
 
+gdn_range gdn_range_avx2(const float *x, int32_t n) { return range_body(x, n); }
 int32_t gdn_argmax_avx2(const float *x, int32_t n) { return argmax_body(x, n); }
 double gdn_logsumexp_avx2(const float *x, int32_t n) { return logsumexp_body(x, n); }
 int32_t gdn_top_k_avx2(const float *x, int32_t n, int32_t k, int32_t *idx) {

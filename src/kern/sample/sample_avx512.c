@@ -7,6 +7,9 @@ static inline unsigned equal_lanes(vf a, vf b) {
 static inline unsigned greater_lanes(vf a, vf b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
+static inline unsigned nan_lanes(vf a, vf b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q);
+}
 
 typedef __m512d vd;
 static inline vd vd_zero(void) { return _mm512_setzero_pd(); }
@@ -18,6 +21,7 @@ static inline double vd_hsum(vd x) { return _mm512_reduce_add_pd(x); }
 
 #include "sample_body.h"
 
+gdn_range gdn_range_avx512(const float *x, int32_t n) { return range_body(x, n); }
 int32_t gdn_argmax_avx512(const float *x, int32_t n) { return argmax_body(x, n); }
 double gdn_logsumexp_avx512(const float *x, int32_t n) { return logsumexp_body(x, n); }
 int32_t gdn_top_k_avx512(const float *x, int32_t n, int32_t k, int32_t *idx) {

@@ -1,8 +1,9 @@
-/* sample_body.h - argmax, log of the sum of exponentials and the k largest, written over vf.
+/* sample_body.h - range, argmax, log of the sum of exponentials and the k largest, written over vf.
  *
  * The including file adds
  *
  *     equal_lanes(a, b), greater_lanes(a, b)      one bit a lane, 0 where either is NaN
+ *     nan_lanes(a, b)                             1 where either is NaN
  *     vd, vd_zero, vd_add(acc, x), vd_hsum        sums of floats in double
  */
 #include <math.h>
@@ -22,6 +23,28 @@ static float largest(const float *x, int32_t n) {
     float max = vf_hmax(vf_max(vf_max(m[0], m[1]), vf_max(m[2], m[3])));
     for (; i < n; i++) max = x[i] > max ? x[i] : max;
     return max;
+}
+
+static gdn_range range_body(const float *x, int32_t n) {
+    vf lo[2] = { vf_set1(INFINITY), vf_set1(INFINITY) };
+    vf hi[2] = { vf_set1(-INFINITY), vf_set1(-INFINITY) };
+    unsigned nan = 0;
+    int32_t i = 0;
+    /* min and max give their second operand when the first is NaN */
+    for (; i + 2 * VF_N <= n; i += 2 * VF_N) {
+        const vf a = vf_load(x + i), b = vf_load(x + i + VF_N);
+        lo[0] = vf_min(a, lo[0]), lo[1] = vf_min(b, lo[1]);
+        hi[0] = vf_max(a, hi[0]), hi[1] = vf_max(b, hi[1]);
+        nan |= nan_lanes(a, b);
+    }
+    gdn_range r = { -vf_hmax(vf_sub(vf_zero(), vf_min(lo[0], lo[1]))),
+                    vf_hmax(vf_max(hi[0], hi[1])), nan != 0 };
+    for (; i < n; i++) {
+        if (x[i] < r.min) r.min = x[i];
+        if (x[i] > r.max) r.max = x[i];
+        r.nan = r.nan || isnan(x[i]);
+    }
+    return r;
 }
 
 static int32_t argmax_body(const float *x, int32_t n) {

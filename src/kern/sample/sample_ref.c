@@ -1,8 +1,18 @@
-/* sample_ref.c - argmax, log of the sum of exponentials and the k largest: the definition, in
+/* sample_ref.c - range, argmax, log of the sum of exponentials and the k largest: the definition, in
  * double and in plain loops. */
 #include "sample.h"
 
 #include <math.h>
+
+gdn_range gdn_range_ref(const float *x, int32_t n) {
+    gdn_range r = {INFINITY, -INFINITY, false};
+    for (int32_t i = 0; i < n; i++) {
+        if (x[i] < r.min) r.min = x[i];
+        if (x[i] > r.max) r.max = x[i];
+        r.nan = r.nan || isnan(x[i]);
+    }
+    return r;
+}
 
 int32_t gdn_argmax_ref(const float *x, int32_t n) {
     int32_t best = -1;
