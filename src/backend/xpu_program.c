@@ -332,5 +332,6 @@ gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], g
     cl_event event = NULL;
     const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel, global, items,
                                        &event);
+    if (e != CL_SUCCESS) return xpu_failed(xpu_of(&c->q->base), e, err, "kernel %s", c->name);
     return xpu_queued(c->q, e, c->name, event, err);
 }
