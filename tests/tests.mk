@@ -36,6 +36,13 @@ test-long: $(LONG_BIN)
 	@set -e; for t in $(LONG_BIN); do echo "== $$t"; $$t; done
 -include $(LONG:%.c=$(BUILD)/obj/%.d)
 
+# A driver of OpenCL that fails when it is told to, for the xpu device's test of that.
+STUB := $(BUILD)/opencl_stub/libOpenCL.so.1
+$(STUB): tests/opencl_stub/stub.c tests/opencl_stub/stub.h
+	@mkdir -p $(@D)
+	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -fPIC -shared -o $@ $<
+$(BUILD)/unit/test_xpu_bad: $(STUB)
+
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)
 bench-kernels: $(BUILD)/check

@@ -176,7 +176,7 @@ static void list(void) {
         }
     if (found.n == 0 && found.none[0] == '\0')
         snprintf(found.none, sizeof found.none,
-                 "OpenCL has no device: is there a GPU, and may you open /dev/dri/renderD128?");
+                 "OpenCL has no device: there is no GPU, or you may not open /dev/dri/renderD128");
 }
 
 int xpu_cl_devices(const xpu_cl_device **out, const char **none) {

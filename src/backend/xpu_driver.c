@@ -34,8 +34,8 @@ gdn_status xpu_failed(const xpu_device *d, cl_int code, gdn_err *err, const char
     vsnprintf(text, sizeof text, what, ap);
     va_end(ap);
     if (is_memory(code))
-        snprintf(advice, sizeof advice, "of its %.1f GB too few are left: a smaller model, --ctx or "
-                 "--cache takes less", (double)d->info->memory_bytes * 1e-9);
+        snprintf(advice, sizeof advice, "of its %.1f GB too little is left: a smaller model, --ctx "
+                 "or --cache takes less", (double)d->info->memory_bytes * 1e-9);
     else
         snprintf(advice, sizeof advice, "%s", is_refusal(code)
                      ? "its driver may be too old or not meant for it: update it"
@@ -87,10 +87,7 @@ cl_int xpu_driver_queue(xpu_device *d, cl_command_queue *out) {
     return *out == NULL && e == CL_SUCCESS ? CL_OUT_OF_RESOURCES : accepted(d, e);
 }
 
-void xpu_driver_queue_free(cl_command_queue q) {
-    xpu_cl.clFinish(q);
-    xpu_cl.clReleaseCommandQueue(q);
-}
+void xpu_driver_queue_free(cl_command_queue q) { xpu_cl.clReleaseCommandQueue(q); }
 
 /* --- memory ------------------------------------------------------------------------- */
 

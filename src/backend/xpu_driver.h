@@ -18,7 +18,7 @@ gdn_status xpu_driver_open(xpu_device *d, gdn_err *err);
 void       xpu_driver_close(xpu_device *d);
 
 cl_int xpu_driver_queue(xpu_device *d, cl_command_queue *out);
-void   xpu_driver_queue_free(cl_command_queue q);
+void   xpu_driver_queue_free(cl_command_queue q); /* nothing is left in it */
 
 /* On an in-order queue of the device.  A blocking copy has been done when it returns; of another
  * the host's side must stay until then. */

@@ -360,5 +360,6 @@ gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], g
     }
     const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel->cl, global, items,
                                        NULL);
+    if (e != CL_SUCCESS) return xpu_failed(xpu_of(&c->q->base), e, err, "kernel %s", c->name);
     return xpu_queued(c->q, e, c->name, err);
 }

@@ -44,7 +44,7 @@ static void free_stages(xpu_queue *q) {
 void xpu_queue_free(gdn_queue *queue) {
     xpu_queue *q = xpu_queue_of(queue);
     xpu_device *d = xpu_of(queue);
-    if (q->cl != NULL) xpu_driver_finish(q->cl, NULL);
+    if (q->used) xpu_driver_finish(q->cl, NULL); /* nobody waited for it */
     for (int i = 0; i < XPU_N_SCRATCH; i++) xpu_free(d, q->scratch[i].mem);
     xpu_free(d, q->rope.turn);
     xpu_free(d, q->fault);

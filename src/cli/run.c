@@ -251,7 +251,7 @@ static int answer(run *r) {
     if (o->tokens == NULL && !o->raw) parts |= CLI_TEMPLATE;
     int rc = cli_open(&r->m, &o->common, parts);
     if (rc != 0) return rc;
-    if (r->m.tok == NULL && !o->print_ids && !o->json)
+    if (r->m.tok == NULL && !o->print_ids && !o->json && !o->common.dry_run)
         return cli_error("%s has no tokenizer.json; --print-ids shows ids", r->m.dir);
     rc = make_prompt(r);
     if (rc == 0) rc = check_prompt(r);

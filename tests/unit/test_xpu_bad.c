@@ -1,0 +1,259 @@
+/* test_xpu_bad.c - the xpu device on a driver that fails: every call of it in turn, while a device
+ * is opened, a model loaded, a prompt read and an answer written.  Each failure is one error that
+ * names the device and the driver's code and offers the cpu; nothing is left behind.
+ *
+ * The driver is tests/opencl_stub, found in the place of libOpenCL: the program starts itself anew
+ * with that on the loader's path.  It runs no kernels, so models are opened for a dry run. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <gdn/gdn.h>
+#include <gdn/op.h>
+
+#include "../opencl_stub/stub.h"
+
+#define MODEL "tests/golden/model/"
+
+static stub_fail_fn   *set_failure;
+static stub_fired_fn  *fired;
+static stub_live_fn   *live;
+static stub_source_fn *source;
+
+static void find(const char *name, void *out) {
+    void *lib = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_NOLOAD);
+    void *f = lib != NULL ? dlsym(lib, name) : NULL;
+    if (f == NULL) fail_msg("the stub has no %s", name);
+    memcpy(out, &f, sizeof f);
+    dlclose(lib);
+}
+
+static void ok(gdn_status st, const gdn_err *err) {
+    if (st != GDN_OK) fail_msg("%s", err->text);
+}
+
+/* --- the whole way ------------------------------------------------------------------ */
+
+/* Load a model, answer a prompt with drafts where it has them, read its logits. */
+static gdn_status whole(const char *name, gdn_err *err) {
+    static const int32_t prompt[] = {5, 9, 2, 14, 33, 7, 8};
+    enum { N = sizeof prompt / sizeof *prompt };
+    char path[128];
+    gdn_model_opts m;
+    gdn_model *model = NULL;
+    gdn_engine *e = NULL;
+    gdn_engine_opts o;
+    gdn_request_result result;
+    gdn_request_opts r;
+    snprintf(path, sizeof path, MODEL "%s", name);
+    gdn_model_opts_defaults(&m);
+    m.device = "xpu";
+    m.dry_run = true;
+    gdn_status st = gdn_model_open(path, &m, &model, err);
+    gdn_engine_opts_defaults(&o);
+    o.n_ctx = 64;
+    o.n_row = 4;
+    o.n_draft = 2;
+    o.cache_bytes = GDN_CACHE_AUTO;
+    if (st == GDN_OK) st = gdn_engine_create(model, &o, &e, err);
+    gdn_request_opts_defaults(&r);
+    r.prompt = prompt;
+    r.n_prompt = N;
+    r.max_new = 6;
+    r.sampling.temperature = 0;
+    if (st == GDN_OK) st = gdn_generate(e, &r, NULL, &result, err);
+    if (st == GDN_OK) assert_int_equal(result.n_new, 6);
+    gdn_engine_free(e);
+    gdn_model_close(model);
+    return st;
+}
+
+static bool pool; /* it was the pool of pages that did not fit */
+
+static void check_error(const char *call, long n, int code, gdn_status st, const gdn_err *err) {
+    char number[32];
+    pool |= strstr(err->text, "a pool of 64 tokens takes 0.0 GB, more than there is: ask for fewer "
+                              "with --ctx (device xpu:0 ") != NULL;
+    if (st == GDN_OK) fail_msg("%s, call %ld failed and nobody noticed", call, n);
+    const bool named = strstr(err->text, "device xpu:0 (Stub of a GPU): ") != NULL;
+    snprintf(number, sizeof number, "error %d", code);
+    if (!named || strstr(err->text, "--device cpu runs without it") == NULL ||
+        strchr(err->text, '\n') != NULL || (strstr(err->text, ": CL_") == NULL &&
+                                            strstr(err->text, number) == NULL))
+        fail_msg("%s, call %ld: \"%s\"", call, n, err->text);
+    assert_int_equal(err->code, st);
+}
+
+enum { MEMORY = -4, LOST = -5, REFUSED = -30 };
+
+/* All calls of one function, but for memory later ones in growing steps; lost: and all that come
+ * after. */
+static void each(const char *model, const char *call, int code, gdn_status want, bool lost) {
+    long n = 1;
+    for (;; n += code == MEMORY ? 1 : 1 + n / 8) {
+        gdn_err err = {0};
+        set_failure(call, code, n, lost);
+        const gdn_status st = whole(model, &err);
+        assert_int_equal(live(), 0);
+        if (!fired()) {
+            ok(st, &err);
+            break;
+        }
+        check_error(call, n, code, st, &err);
+        /* Memory is asked for in many places, and every one of them knows. */
+        if (want != GDN_OK) assert_int_equal(st, want);
+    }
+    set_failure(NULL, 0, 0, false);
+    if (n == 1) fail_msg("%s is never called", call);
+}
+
+/* Once, and in turn for good. */
+static void both_ways(const char *model, const char *const *call, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        each(model, call[i], LOST, GDN_OK, false);
+        each(model, call[i], LOST, GDN_OK, true);
+    }
+}
+
+static void calls(const char *model, bool usm) {
+    static const char *const any[] = {"clCreateContext", "clCreateCommandQueue", "clCreateKernel",
+                                      "clCreateProgramWithSource", "clBuildProgram", "clFinish",
+                                      "clSetKernelArg", "clEnqueueNDRangeKernel", "event"};
+    static const char *const of_buffers[] = {"clEnqueueFillBuffer", "clEnqueueWriteBuffer",
+                                             "clEnqueueReadBuffer", "clEnqueueCopyBuffer"};
+    static const char *const of_usm[] = {"clEnqueueMemFillINTEL", "clEnqueueMemcpyINTEL",
+                                         "clSetKernelArgMemPointerINTEL"};
+    setenv("GDN_XPU_MEMORY", usm ? "usm" : "buffer", 1);
+    both_ways(model, any, sizeof any / sizeof *any);
+    if (usm) both_ways(model, of_usm, sizeof of_usm / sizeof *of_usm);
+    else both_ways(model, of_buffers, sizeof of_buffers / sizeof *of_buffers);
+    pool = false;
+    each(model, usm ? "clDeviceMemAllocINTEL" : "clCreateBuffer", MEMORY, GDN_E_NOMEM, false);
+    assert_true(pool);
+    each(model, "clEnqueueNDRangeKernel", REFUSED, GDN_E_DEVICE, false);
+    unsetenv("GDN_XPU_MEMORY");
+}
+
+static void test_buffers(void **state) {
+    (void)state;
+    calls("dense-mtp", false);
+}
+static void test_usm(void **state) {
+    (void)state;
+    calls("moe-mtp", true);
+}
+
+/* --- what to do --------------------------------------------------------------------- */
+
+static void test_words(void **state) {
+    (void)state;
+    static const struct {
+        const char *call;
+        int code;
+        const char *text;
+    } known[] = {
+        {"clCreateBuffer", MEMORY, "CL_MEM_OBJECT_ALLOCATION_FAILURE; of its 1.1 GB too little is "
+                                   "left: a smaller model, --ctx or --cache takes less;"},
+        {"event", LOST, "a wait: CL_OUT_OF_RESOURCES; it was lost or reset (the system's log says why): "
+                           "start again;"},
+        {"clEnqueueNDRangeKernel", -36, "CL_INVALID_COMMAND_QUEUE; it was lost"},
+        {"clEnqueueNDRangeKernel", -9999, "error -9999; it was lost"},
+        {"clSetKernelArg", -51, "of kernel embed: CL_INVALID_ARG_SIZE; its driver may be too old or "
+                                "not meant for it: update it;"},
+        {"clBuildProgram", -11, "embed_xpu.cl does not compile: 7:11: error: what is a long?: "
+                                "CL_BUILD_PROGRAM_FAILURE; its driver may be too old"},
+    };
+    setenv("GDN_XPU_MEMORY", "buffer", 1);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        gdn_err err = {0};
+        set_failure(known[i].call, known[i].code, 1, true);
+        assert_true(whole("dense-mtp", &err) != GDN_OK);
+        if (strstr(err.text, known[i].text) == NULL) fail_msg("%s", err.text);
+    }
+    set_failure(NULL, 0, 0, false);
+    gdn_err err = {0};
+    setenv("GDN_XPU_MEMORY", "neither", 1);
+    assert_int_equal(whole("dense-mtp", &err), GDN_E_INVALID);
+    assert_string_equal(err.text, "GDN_XPU_MEMORY is \"neither\"; need usm or buffer");
+    unsetenv("GDN_XPU_MEMORY");
+    assert_int_equal(live(), 0);
+}
+
+/* --- weights ------------------------------------------------------------------------ */
+
+enum { ROWS = 6, COLS = 5 };
+
+/* Rows without gaps are taken from where they are, others are not. */
+static void test_weight(void **state) {
+    (void)state;
+    static const int32_t order[ROWS] = {5, 4, 3, 2, 1, 0};
+    static const float data[ROWS * (COLS + 1)];
+    gdn_device *d;
+    gdn_err err;
+    ok(gdn_device_open("xpu", NULL, &d, &err), &err);
+    for (int k = 0; k < 3; k++) {
+        const gdn_weight_part part = {.data = data, .n_row = ROWS, .row_bytes = (COLS + (k == 1)) * 4,
+                                      .order = k == 2 ? order : NULL};
+        const gdn_weight_desc desc = {.type = GDN_F32, .n_expert = 1, .n = ROWS, .k = COLS,
+                                      .part = &part, .n_part = 1};
+        gdn_weight *w;
+        ok(gdn_weight_create(d, &desc, &w, &err), &err);
+        assert_int_equal(source() == (const void *)data, k == 0);
+        gdn_weight_free(w);
+    }
+    gdn_device_close(d);
+    assert_int_equal(live(), 0);
+}
+
+/* --- around them -------------------------------------------------------------------- */
+
+/* The folder of the stub, beside the one of this program. */
+static void with_stub(char *const *argv) {
+    char exe[PATH_MAX], dir[PATH_MAX + 32];
+    const ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n <= 0) exit(1);
+    exe[n] = '\0';
+    for (int up = 0; up < 2; up++) *strrchr(exe, '/') = '\0';
+    snprintf(dir, sizeof dir, "%s/opencl_stub", exe);
+    const char *path = getenv("LD_LIBRARY_PATH");
+    if (path != NULL && strcmp(path, dir) == 0) return;
+    setenv("LD_LIBRARY_PATH", dir, 1);
+    setenv("OPENCL_STUB", "usm", 1);
+    setenv("XDG_CACHE_HOME", "/dev/null", 1); /* nothing compiled is kept */
+    execv("/proc/self/exe", argv);
+    perror("/proc/self/exe");
+    exit(1);
+}
+
+static int load(void **state) {
+    gdn_device_info info[8];
+    (void)state;
+    if (gdn_devices(info, 8) < 2) return -1; /* loads the stub for good */
+    find("stub_fail", &set_failure);
+    find("stub_fired", &fired);
+    find("stub_live", &live);
+    find("stub_source", &source);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    with_stub(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_weight),
+        cmocka_unit_test(test_buffers),
+        cmocka_unit_test(test_usm),
+    };
+    return cmocka_run_group_tests(tests, load, NULL);
+}
