@@ -4,8 +4,8 @@
 #include "cpu_gdn_stage.h"
 
 enum {
-    STEP = 2,         /* tokens of 32 rows between which the recurrent kernel has others fetched */
-    CHUNKED_FROM = 16 /* tokens: shorter sequences gain nothing from chunks                        */
+    STEP = 2,         /* tokens of 32 rows after which the recurrent kernel calls aside     */
+    CHUNKED_FROM = 16 /* tokens: shorter sequences gain nothing from chunks                */
 };
 
 static bool in_chunks(const cpu_gdn_task *k) {
@@ -92,7 +92,9 @@ typedef struct {
 static ahead what_follows(const cpu_gdn_task *k) {
     const int64_t from = k->from + k->n, left = k->m->n - from;
     if (left > 0)
-        return (ahead){.task = k, .from = from, .n = GDN_FETCH * (left < GDN_TILE ? left : GDN_TILE)};
+        return (ahead){.task = k,
+                       .from = from,
+                       .n = GDN_FETCH * (left < GDN_TILE ? left : GDN_TILE)};
     /* A long sequence does not gain from it: its tiles fill the cache. */
     if (k->next == NULL || k->next->m->none || k->from > 0) return (ahead){.n = 0};
     const cpu_gdn_member *m = k->next->m;

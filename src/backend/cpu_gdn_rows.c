@@ -94,7 +94,8 @@ static int64_t z_at(const cpu_gdn_task *k) {
 
 void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     const cpu_gdn_job *j = k->j;
-    const int64_t bytes = gdn_type_bytes(j->act), row = cpu_gdn_row(k->m, i), from = k->m->token + i;
+    const int64_t bytes = gdn_type_bytes(j->act);
+    const int64_t row = cpu_gdn_row(k->m, i), from = k->m->token + i;
     if (part == 0) {
         if (j->core != NULL) fetch_values(k, j->core, row, true);
     } else if (part == 1 && j->qkvz == NULL) {
@@ -105,7 +106,7 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     } else if (part < 3 && j->qkvz != NULL) {
         const int v = k->n_span - 1;
         const char *p = cpu_at(j->qkvz, row);
-        for (int s = part == 1 ? 0 : v; s < (part == 1 ? v : v + 1); s++)
+        for (int s = part == 1 ? 0 : v; s < v + part - 1; s++)
             fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
     } else if (part == 3 && j->qkvz != NULL) {
         fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);

@@ -28,8 +28,8 @@ typedef struct {
     int32_t n_tok;
     int32_t dk, dv;     /* dk: a multiple of 8 up to 256; dv: any                       */
     int32_t v0, v1;
-    /* Called every other token of some rows, or less often, or never, so that a caller has something
-     * else done between them, such as asking for memory; NULL: nothing. */
+    /* Called every other token of some rows, or less often, or never, so that a caller has
+     * something else done between them, such as asking for memory; NULL: nothing. */
     void  (*aside)(void *arg);
     void   *aside_arg;
 } gdn_delta_args;

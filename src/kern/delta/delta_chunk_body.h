@@ -83,7 +83,8 @@ INLINE void by_tokens_at(const chunk_work *w, const float *a, int64_t lda, int w
                          int at, float *y) {
     for (; rows >= MM_ROWS; rows -= MM_ROWS, a += MM_ROWS * lda, y += MM_ROWS * 2 * CHUNK)
         by_tokens_tile(w, a, lda, words, MM_ROWS, 4, at, y);
-    for (; rows > 0; rows--, a += lda, y += 2 * CHUNK) by_tokens_tile(w, a, lda, words, 1, 4, at, y);
+    for (; rows > 0; rows--, a += lda, y += 2 * CHUNK)
+        by_tokens_tile(w, a, lda, words, 1, 4, at, y);
 }
 /* All rows against the same tokens, which stay in the first cache, before the next. */
 PART void by_tokens(const chunk_work *w, const float *a, int64_t lda, int words, int rows,
