@@ -222,7 +222,7 @@ gdn_status gdn_model_open(const char *dir, const gdn_model_opts *opts, gdn_model
                               : gdn_device_open_default(&d, gdn_weights_total_bytes(m->weights),
                                                         &m->device, err);
     if (st == GDN_OK) st = check_ops(m->device, err);
-    if (st == GDN_OK && !o.no_selftest) st = gdn_device_check(m->device, err);
+    if (st == GDN_OK && !o.no_selftest && !o.dry_run) st = gdn_device_check(m->device, err);
     if (st == GDN_OK) st = gdn_model_bind(m, o.progress, o.progress_arg, err);
     if (st != GDN_OK) {
         gdn_model_close(m);
