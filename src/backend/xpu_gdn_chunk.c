@@ -48,6 +48,7 @@ static gdn_status prepare(gdn_queue *q, const xpu_gdn_chunk_args *a, heads h, in
     xpu_int(&c, h.n);
     xpu_int(&c, a->q->shape[2]);
     xpu_int(&c, a->core->type);
+    xpu_int(&c, xpu_by_fours(a->q, 2) && xpu_by_fours(a->k, 2));
     const int64_t groups[3] = {h.n, n_chunk, 1};
     const int local[3] = {ITEMS, 1, 1};
     return xpu_start(&c, groups, local, err);
@@ -71,6 +72,7 @@ static gdn_status scan(gdn_queue *q, const xpu_gdn_chunk_args *a, heads h, cl_me
     xpu_int(&c, dv);
     xpu_int(&c, a->core->type);
     xpu_int(&c, a->ssm_state->type);
+    xpu_int(&c, xpu_by_fours(a->q, 2) && xpu_by_fours(a->k, 2));
     const int64_t groups[3] = {(dv + COLUMNS - 1) / COLUMNS, h.n * h.r, a->loc->shape[0] - 1};
     const int local[3] = {ITEMS, 1, 1};
     return xpu_start(&c, groups, local, err);

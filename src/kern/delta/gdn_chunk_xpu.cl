@@ -3,7 +3,8 @@
  *
  * Two launches.  The first is parallel over chunks and key heads and has what needs no state:
  *
- *     T' = (1 + tril(diag(beta) E K K^T, -1))^-1 diag(beta)     P = tril(E Q K^T)     E_ij = exp(G_i - G_j)
+ *     E_ij = exp(G_i - G_j)     T' = (1 + tril(diag(beta) E K K^T, -1))^-1 diag(beta)
+ *     P = tril(E Q K^T)
  *
  * for each value head of the key head.  The second takes the chunks of a sequence one after the other,
  * a work-group COLUMNS value channels of a head (rows of the state):
@@ -69,13 +70,6 @@ inline plain_seq plain_sequence(FAULTS, const __global int *start, const __globa
 
 /* --- products ------------------------------------------------------------------------------- */
 
-inline float4 in4(int type, const __global void *p, long i) {
-    switch (type) {
-    case TYPE_F32: return vload4(0, (const __global float *)p + i);
-    case TYPE_BF16: return as_float4(convert_uint4(vload4(0, (const __global ushort *)p + i)) << 16);
-    default: return vload_half4(0, (const __global half *)p + i);
-    }
-}
 inline void out4(int type, __global void *p, long i, float4 v) {
     switch (type) {
     case TYPE_F32: vstore4(v, 0, (__global float *)p + i); break;
@@ -102,9 +96,9 @@ inline void multiply4(float acc[4][2], const __local float *a, const __local flo
                       int2 at) {
     for (int d = 0; d < n; d += 4) {
         float4 r[4];
-        for (int i = 0; i < 4; i++) r[i] = vload4(0, a + (at.x + 16 * i) * ld + d);
+        for (int i = 0; i < 4; i++) r[i] = LOCAL4(a + (at.x + 16 * i) * ld + d);
         for (int j = 0; j < 2; j++) {
-            const float4 c = vload4(0, b + (at.y + 16 * j) * ld + d);
+            const float4 c = LOCAL4(b + (at.y + 16 * j) * ld + d);
             for (int i = 0; i < 4; i++) acc[i][j] = dot_on(r[i], c, acc[i][j]);
         }
     }
@@ -115,28 +109,32 @@ inline void multiply2(float acc[2][2], const __local float *a, const __local flo
                       int2 at) {
     for (int d = 0; d < n; d += 4) {
         float4 r[2];
-        for (int i = 0; i < 2; i++) r[i] = vload4(0, a + (at.x + 16 * i) * ld + d);
+        for (int i = 0; i < 2; i++) r[i] = LOCAL4(a + (at.x + 16 * i) * ld + d);
         for (int j = 0; j < 2; j++) {
-            const float4 c = vload4(0, b + (at.y + 16 * j) * ld + d);
+            const float4 c = LOCAL4(b + (at.y + 16 * j) * ld + d);
             for (int i = 0; i < 2; i++) acc[i][j] = dot_on(r[i], c, acc[i][j]);
         }
     }
 }
 
 /* A slab of the chunk's keys (rows 0 .. CHUNK - 1) and queries (the rows behind): an item has four
- * elements of rows (item >> 4) + 16 i. */
+ * elements of rows (item >> 4) + 16 i.  What lies outside is read from inside, and zeros. */
 inline void slab_in(float4 *to, const __global uchar *k, long k_row, const __global uchar *q,
-                    long q_row, int type, int n, int d, int dk, int item) {
+                    long q_row, int type, bool fours, int n, int d, int dk, int item) {
+    const int size = type == TYPE_F32 ? 4 : 2;
+    const __global uchar *from[4];
     d += (item & 15) * 4;
     for (int i = 0; i < 4; i++) {
-        const int t = (item >> 4) + 16 * (i % 2);
-        to[i] = (float4)(0.0f);
-        if (t < n && d < dk) to[i] = in4(type, i < 2 ? k + t * k_row : q + t * q_row, d);
+        const int t = min((item >> 4) + 16 * (i & 1), n - 1);
+        from[i] = (i < 2 ? k + t * k_row : q + t * q_row) + min(d, dk - 4) * size;
     }
+    loads4_as(to, 4, type, fours, from);
+    for (int i = 0; i < 4; i++)
+        if ((item >> 4) + 16 * (i & 1) >= n || d >= dk) to[i] = (float4)(0.0f);
 }
 inline void slab_to(__local float *tile, const float4 *from, int item) {
     for (int i = 0; i < 4; i++)
-        vstore4(from[i], 0, tile + ((item >> 4) + 16 * i) * LD_SLAB + (item & 15) * 4);
+        LOCAL4(tile + ((item >> 4) + 16 * i) * LD_SLAB + (item & 15) * 4) = from[i];
 }
 
 /* --- before the scan: a chunk and key head -------------------------------------------------- */
@@ -155,8 +153,9 @@ inline float fade(float2 from, float2 to) { return exp((to.x - from.x) + (to.y -
 
 __kernel __attribute__((reqd_work_group_size(256, 1, 1))) void
 chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), TENSOR1(b), TENSOR1(a),
-              TENSOR(A_log), TENSOR(dt_bias), int n_seq, int r, int kh0, int n_kh, int dk, int act) {
-    __local float tile[2 * CHUNK * LD_SLAB], part[2 * CHUNK * 17], norm[2 * CHUNK];
+              TENSOR(A_log), TENSOR(dt_bias), int n_seq, int r, int kh0, int n_kh, int dk, int act,
+              int fours) {
+    __local float tile[2 * CHUNK * LD_SLAB] BY_FOURS, part[2 * CHUNK * 17], norm[2 * CHUNK];
     __local float2 G[CHUNK];
     __local float log_g[CHUNK], beta[CHUNK];
     const int item = get_local_id(0), head = get_group_id(0), chunk = get_group_id(1);
@@ -179,7 +178,7 @@ chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), T
     float4 x[4];
     float acc[4][2] = {{0}}, sum[4] = {0};
     for (int d = 0; d < dk; d += SLAB) {
-        slab_in(x, keys, k_s0, queries, q_s0, act, n, d, dk, item);
+        slab_in(x, keys, k_s0, queries, q_s0, act, fours, n, d, dk, item);
         for (int i = 0; i < 4; i++) sum[i] = dot_on(x[i], x[i], sum[i]);
         barrier(CLK_LOCAL_MEM_FENCE);
         slab_to(tile, x, item);
@@ -253,9 +252,10 @@ inline int2 state_place(int item) {
 /* Elements d .. d + 3 of rows 0, 8, .. of a state that has n more rows, zeros beyond. */
 inline void state_in(float4 *S, const __global uchar *row, long row_bytes, int n, int type, int d,
                      int dk) {
+    const int size = type == TYPE_F32 ? 4 : 2;
     for (int i = 0; i < 4; i++) {
         S[i] = (float4)(0.0f);
-        if (8 * i < n && d < dk) S[i] = in4(type, row + 8 * i * row_bytes, d);
+        if (8 * i < n && d < dk) S[i] = load4_as(type, false, row + 8 * i * row_bytes + d * size);
     }
 }
 inline void state_out(__global uchar *row, const float4 *S, long row_bytes, int n, int type, int d,
@@ -265,23 +265,25 @@ inline void state_out(__global uchar *row, const float4 *S, long row_bytes, int 
 }
 inline void state_to(__local float *slab, const float4 *S, int d, int y) {
     if (d < 0 || d >= SLAB) return;
-    for (int i = 0; i < 4; i++) vstore4(S[i], 0, slab + (y + 8 * i) * LD_SLAB + d);
+    for (int i = 0; i < 4; i++) LOCAL4(slab + (y + 8 * i) * LD_SLAB + d) = S[i];
 }
 
 /* Keys of a half of dk, times tail: rows (item >> 5) + 8 i, four elements of each. */
-inline void half_in(float4 *to, const __global uchar *k, long k_row, int type, int n, int d, int dk,
-                    int item) {
+inline void half_in(float4 *to, const __global uchar *k, long k_row, int type, bool fours, int n,
+                    int d, int dk, int item) {
+    const int size = type == TYPE_F32 ? 4 : 2;
+    const __global uchar *from[4];
     d += (item & 31) * 4;
-    for (int i = 0; i < 4; i++) {
-        const int t = (item >> 5) + 8 * i;
-        to[i] = (float4)(0.0f);
-        if (t < n && d < dk) to[i] = in4(type, k + t * k_row, d);
-    }
+    for (int i = 0; i < 4; i++)
+        from[i] = k + min((item >> 5) + 8 * i, n - 1) * k_row + min(d, dk - 4) * size;
+    loads4_as(to, 4, type, fours, from);
+    for (int i = 0; i < 4; i++)
+        if ((item >> 5) + 8 * i >= n || d >= dk) to[i] = (float4)(0.0f);
 }
 inline void half_to(__local float *keys, const float4 *from, const __local float *tail, int item) {
     for (int i = 0; i < 4; i++) {
         const int t = (item >> 5) + 8 * i;
-        vstore4(from[i] * tail[t], 0, keys + t * LD_HALF + (item & 31) * 4);
+        LOCAL4(keys + t * LD_HALF + (item & 31) * 4) = from[i] * tail[t];
     }
 }
 
@@ -291,9 +293,9 @@ inline void update(float4 *S, float all, const __local float *U, const __local f
     for (int i = 0; i < 4; i++) S[i] *= all;
     for (int t = 0; t < n; t += 4) {
         float4 key[4];
-        for (int j = 0; j < 4; j++) key[j] = vload4(0, keys + (t + j) * LD_HALF + 4 * at.x);
+        for (int j = 0; j < 4; j++) key[j] = LOCAL4(keys + (t + j) * LD_HALF + 4 * at.x);
         for (int i = 0; i < 4; i++) {
-            const float4 u = vload4(0, U + (at.y + 8 * i) * LD_CHUNK + t);
+            const float4 u = LOCAL4(U + (at.y + 8 * i) * LD_CHUNK + t);
             S[i] = fma(u.x, key[0], S[i]);
             S[i] = fma(u.y, key[1], S[i]);
             S[i] = fma(u.z, key[2], S[i]);
@@ -310,10 +312,11 @@ inline int token_row(const __global int *indx, int has_indx, int t, int n_row) {
 
 __kernel __attribute__((reqd_work_group_size(256, 1, 1))) void
 chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2(q), TENSOR2(k),
-           TENSOR2(v), TENSOR3(ssm_state), int r, int kh0, int n_kh, int dk, int dv, int act, int type) {
+           TENSOR2(v), TENSOR3(ssm_state), int r, int kh0, int n_kh, int dk, int dv, int act, int type,
+           int fours) {
     /* keys and queries, or half of the keys; the state, or T' and P; X, later U; gates */
-    __local float tile[2 * CHUNK * LD_SLAB], wide[2 * CHUNK * LD_CHUNK], X[COLUMNS * LD_CHUNK];
-    __local float gate[3 * CHUNK];
+    __local float tile[2 * CHUNK * LD_SLAB] BY_FOURS, wide[2 * CHUNK * LD_CHUNK] BY_FOURS;
+    __local float X[COLUMNS * LD_CHUNK] BY_FOURS, gate[3 * CHUNK];
     const int item = get_local_id(0), v0 = (int)get_group_id(0) * COLUMNS, head = get_group_id(1);
     const int s = get_group_id(2), h = kh0 * r + head, kh = h / r;
     const plain_seq m =
@@ -342,7 +345,7 @@ chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2
         const float all = from[2 * CHUNK * CHUNK + 3 * CHUNK];
         float acc[4][2] = {{0}}, value[2][2];
         float4 tp[2];
-        slab_in(x, keys, k_s0, queries, q_s0, act, n, 0, dk, item);
+        slab_in(x, keys, k_s0, queries, q_s0, act, fours, n, 0, dk, item);
         for (int i = 0; i < 2; i++) tp[i] = vload4(item + ITEMS * i, from);
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 2; j++) {
@@ -357,14 +360,15 @@ chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2
             state_to(wide, S0, 4 * own.x - d, own.y);
             state_to(wide, S1, HALF + 4 * own.x - d, own.y);
             barrier(CLK_LOCAL_MEM_FENCE);
-            if (d + SLAB < dk) slab_in(x, keys, k_s0, queries, q_s0, act, n, d + SLAB, dk, item);
-            else half_in(x, keys, k_s0, act, n, 0, dk, item);
+            if (d + SLAB < dk)
+                slab_in(x, keys, k_s0, queries, q_s0, act, fours, n, d + SLAB, dk, item);
+            else half_in(x, keys, k_s0, act, fours, n, 0, dk, item);
             multiply4(acc, tile, wide, LD_SLAB, min(dk - d, (int)SLAB), at);
         }
 
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int i = 0; i < 2; i++)
-            vstore4(tp[i], 0, wide + ((item >> 3) + CHUNK * i) * LD_CHUNK + (item & 7) * 4);
+            LOCAL4(wide + ((item >> 3) + CHUNK * i) * LD_CHUNK + (item & 7) * 4) = tp[i];
         half_to(tile, x, gate + 2 * CHUNK, item);
         for (int i = 0; i < 2; i++)
             for (int j = 0; j < 2; j++)
@@ -393,7 +397,7 @@ chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2
         }
         update(S0, all, X, tile, n, own);
         if (dk > HALF) {
-            half_in(x, keys, k_s0, act, n, HALF, dk, item);
+            half_in(x, keys, k_s0, act, fours, n, HALF, dk, item);
             barrier(CLK_LOCAL_MEM_FENCE);
             half_to(tile, x, gate + 2 * CHUNK, item);
             barrier(CLK_LOCAL_MEM_FENCE);
