@@ -287,6 +287,30 @@ inline void half_to(__local float *keys, const float4 *from, const __local float
     }
 }
 
+/* Values of tokens x, x + 16 and columns v0 + y, v0 + y + 16; zeros outside, read from inside. */
+inline void values_in(float to[2][2], const __global uchar *v, long v_row, int type, int n, int v0,
+                      int dv, int2 at) {
+    const __global uchar *row[2];
+    int c[2];
+    for (int i = 0; i < 2; i++) {
+        row[i] = v + min(at.x + 16 * i, n - 1) * v_row;
+        c[i] = min(v0 + at.y + 16 * i, dv - 1);
+    }
+    if (type == TYPE_BF16) {
+        ushort x[2][2];
+        for (int i = 0; i < 2; i++)
+            for (int j = 0; j < 2; j++) x[i][j] = ((const __global ushort *)row[i])[c[j]];
+        for (int i = 0; i < 2; i++)
+            for (int j = 0; j < 2; j++) to[i][j] = bf16_to_f32(x[i][j]);
+    } else {
+        for (int i = 0; i < 2; i++)
+            for (int j = 0; j < 2; j++) to[i][j] = load_as(type, row[i], c[j]);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            if (at.x + 16 * i >= n || v0 + at.y + 16 * j >= dv) to[i][j] = 0;
+}
+
 /* S = all S + U^T K over n tokens. */
 inline void update(float4 *S, float all, const __local float *U, const __local float *keys, int n,
                    int2 at) {
@@ -347,12 +371,7 @@ chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2
         float4 tp[2];
         slab_in(x, keys, k_s0, queries, q_s0, act, fours, n, 0, dk, item);
         for (int i = 0; i < 2; i++) tp[i] = vload4(item + ITEMS * i, from);
-        for (int i = 0; i < 2; i++)
-            for (int j = 0; j < 2; j++) {
-                const int t = at.x + 16 * i, c = v0 + at.y + 16 * j;
-                value[i][j] =
-                    t < n && c < dv ? load_as(act, AT2(uchar, v, first + t, h), c) : 0.0f;
-            }
+        values_in(value, AT2(uchar, v, first, h), v_s0, act, n, v0, dv, at);
         for (int d = 0; d < dk; d += SLAB) {
             barrier(CLK_LOCAL_MEM_FENCE); /* what was here has been read */
             if (d == 0 && item < 3 * CHUNK) gate[item] = from[2 * CHUNK * CHUNK + item];
