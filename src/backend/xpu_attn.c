@@ -1,8 +1,11 @@
-/* xpu_attn.c - keys and values to their pages and attention over them on the xpu (attn_xpu.cl). */
+/* xpu_attn.c - keys and values to their pages and attention over them on the xpu (attn_xpu.cl,
+ * attn_prefill_xpu.cl).  All ways of sharing the work out give the same bits. */
 #include "xpu.h"
 
 enum {
-    ATTN_ITEMS = 64, ATTN_HEADS = 4, ATTN_BLOCK = 512, /* ITEMS, HEADS and BLOCK in attn_xpu.cl */
+    ATTN_ITEMS = 64, ATTN_HEADS = 4, ATTN_BLOCK = 256, /* ITEMS, HEADS and BLOCK in attn_xpu.cl */
+    PAIRS = 32, PREFILL_ITEMS = 256, /* in attn_prefill_xpu.cl                       */
+    PREFILL_ROWS = 8,         /* of a sequence on average, from which tiles pay      */
     FEW_GROUPS = 512,         /* below, blocks of keys are work-groups of their own  */
     MAX_PARTS = 128 << 20,    /* bytes of their results; more are not worth their memory */
 };
@@ -44,6 +47,10 @@ gdn_status xpu_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err
     return xpu_start(&c, groups, local, err);
 }
 
+static bool by_fours(const gdn_attn_args *a) {
+    return xpu_by_fours(&a->q, 2) && xpu_by_fours(&a->k_page, 3) && xpu_by_fours(&a->v_page, 3);
+}
+
 /* One work-group for all keys of a row and some heads. */
 static gdn_status whole(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_row, gdn_err *err) {
     xpu_call c = xpu_begin(q, "attn", "attn");
@@ -59,6 +66,7 @@ static gdn_status whole(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_
     xpu_int(&c, a->y.type);
     xpu_int(&c, a->gate.buf != NULL);
     xpu_float(&c, a->scale);
+    xpu_int(&c, by_fours(a));
     const int64_t groups[3] = {groups_of_row, a->q.shape[0], 1};
     const int local[3] = {ATTN_ITEMS, 1, 1};
     return xpu_start(&c, groups, local, err);
@@ -81,6 +89,7 @@ static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups
     xpu_int(&c, a->k_page.type);
     xpu_int(&c, n_block);
     xpu_float(&c, a->scale);
+    xpu_int(&c, by_fours(a));
     const int64_t groups[3] = {groups_of_row, n_row, n_block};
     const gdn_status st = xpu_start(&c, groups, local, err);
     if (st != GDN_OK) return st;
@@ -98,9 +107,36 @@ static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups
     return xpu_start(&c, heads, local, err);
 }
 
+/* Tiles of rows: only the device knows where sequences begin, so each may have one more. */
+static gdn_status in_tiles(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
+    const int64_t n_row = a->q.shape[0], hkv = a->k_page.shape[1], group = a->q.shape[1] / hkv;
+    const int64_t parts = (group + 7) / 8, heads = (group + parts - 1) / parts;
+    xpu_call c = xpu_begin(q, "attn_prefill", "attn_prefill");
+    pages(&c, &a->kv, a->k_page.shape[0], n_row);
+    xpu_tensor(&c, &a->y, 2);
+    xpu_tensor(&c, &a->q, 2);
+    xpu_tensor(&c, &a->gate, 2);
+    xpu_tensor(&c, &a->k_page, 3);
+    xpu_tensor(&c, &a->v_page, 3);
+    xpu_int(&c, group);
+    xpu_int(&c, heads);
+    xpu_int(&c, a->k_page.shape[3]);
+    xpu_int(&c, a->k_page.type);
+    xpu_int(&c, a->y.type);
+    xpu_int(&c, a->gate.buf != NULL);
+    xpu_float(&c, a->scale);
+    xpu_int(&c, by_fours(a));
+    const int64_t groups[3] = {hkv * ((group + heads - 1) / heads),
+                               n_row / (PAIRS / heads) + a->kv.n_past.shape[0], 1};
+    const int local[3] = {PREFILL_ITEMS, 1, 1};
+    return xpu_start(&c, groups, local, err);
+}
+
 gdn_status xpu_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     const int64_t n_row = a->q.shape[0], hkv = a->k_page.shape[1], group = a->q.shape[1] / hkv;
     const int64_t groups_of_row = hkv * ((group + ATTN_HEADS - 1) / ATTN_HEADS);
+    if (n_row >= PREFILL_ROWS * a->kv.n_past.shape[0] && a->k_page.shape[3] % 4 == 0)
+        return in_tiles(q, a, err);
     const int64_t most = a->kv.page.shape[1] * a->kv.block_size;
     const int64_t n_block = (most + ATTN_BLOCK - 1) / ATTN_BLOCK;
     const double bytes = 4.0 * (double)(n_row * a->q.shape[1]) * (double)n_block *

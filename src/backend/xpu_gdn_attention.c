@@ -1,8 +1,9 @@
 /* xpu_gdn_attention.c - gdn_attention and its two stages on the xpu (gdn_xpu.cl).
  *
  * The whole operator is its two stages for each group, with what they hand on in the queue's scratch.
- * The chunked form is computed as the recurrent one, which is exact. */
+ * In the chunked form, plain sequences of any length go in chunks (gdn_chunk_xpu.cl). */
 #include "xpu_gdn.h"
+#include "xpu_gdn_chunk.h"
 
 /* A group of sequences and what both stages know of it. */
 typedef struct {
@@ -80,8 +81,32 @@ static gdn_status conv(gdn_queue *q, const gdn_causal_conv1d_args *a, const grou
     return xpu_start(&c, groups, local, err);
 }
 
+static gdn_status delta_chunks(gdn_queue *q, const gdn_delta_rule_args *a, const group *g,
+                               const between *m, gdn_err *err) {
+    const xpu_gdn_chunk_args c = {.loc = g->loc,
+                                  .indx = g->indx,
+                                  .slot = g->slot,
+                                  .initial = g->initial,
+                                  .q = &m->q,
+                                  .k = &m->k,
+                                  .v = &m->v,
+                                  .b = &m->b,
+                                  .a = &m->a,
+                                  .core = &a->core,
+                                  .A_log = &a->A_log,
+                                  .dt_bias = &a->dt_bias,
+                                  .ssm_state = &a->ssm_state,
+                                  .n_token = g->n_token,
+                                  .n_row = g->n_row,
+                                  .slots = g->slots,
+                                  .null_slot = g->null_slot};
+    return xpu_gdn_chunk(q, &c, err);
+}
+
 static gdn_status delta(gdn_queue *q, const gdn_delta_rule_args *a, const group *g,
                         const between *m, gdn_err *err) {
+    if (a->form == GDN_FORM_CHUNKED && g->accepted->buf == NULL)
+        return delta_chunks(q, a, g, m, err);
     const int64_t nv = m->v.shape[1], dk = m->q.shape[2], dv = m->v.shape[2];
     const xpu_gdn_rows r = xpu_gdn_state_rows(dk, dv, XPU_GDN_ITEMS);
     xpu_call c = xpu_begin(q, "gdn", "attention_delta");
@@ -171,7 +196,8 @@ static gdn_status both(gdn_queue *q, const gdn_attention_args *a, group *g, cons
     const gdn_delta_rule_args second = {.core = a->core,
                                         .A_log = a->A_log,
                                         .dt_bias = a->dt_bias,
-                                        .ssm_state = a->ssm_state};
+                                        .ssm_state = a->ssm_state,
+                                        .form = a->form};
     if (count(g) == 0) return GDN_OK;
     g->n_row = a->num_actual_tokens;
     g->n_token = most_tokens(g, m);

@@ -455,42 +455,66 @@ static void test_attention(void **state) {
     attention(9, 1, 8, 0, GDN_F32, GDN_BF16, false, false);
 }
 
-/* The last of many rows, whose keys one work-group takes, and that row alone, whose keys are shared
- * out: the same bits. */
+/* Rows of two sequences in tiles, against the cpu's, and each of some rows alone: the same bits. */
+static void attention_alone(int64_t hq, int64_t hkv, int64_t d, gdn_type type, bool gated) {
+    enum { MANY = 83, PAST = 480, FEW = 30, ROWS_ALL = MANY + FEW, TABLE = 20 };
+    static const int32_t start[] = {0, MANY, ROWS_ALL}, past[] = {PAST, 0}, one[] = {0, 1};
+    static const int32_t row[] = {0, 3, 31, 32, MANY - 1, MANY, MANY + 17, ROWS_ALL - 1};
+    int32_t page[2 * TABLE];
+    gdn_err err = {0};
+    for (int32_t i = 0; i < 2 * TABLE; i++) page[i] = (i * 7 + 2) % (2 * TABLE);
+    pair *s = indices("seq_start", 3, start), *n = indices("n_past", 2, past);
+    pair *s_one = indices("seq_start", 2, one);
+    pair *pages = indices("page", 2 * TABLE, page);
+    pair *q = make("q", type, -1, 1, 32, 3, ROWS_ALL, hq, d, 0);
+    pair *gate = make("gate", GDN_F32, -3, 3, 16, 3, ROWS_ALL, hq, d, 0);
+    pair *pool = make("pool", type, -1, 1, 64, 4, 2 * TABLE, 2 * hkv, BLOCK, d);
+    pair *y = make("y", GDN_F32, 0, 0, 16, 3, ROWS_ALL, hq, d, 0);
+    pair *y_one = make("y", GDN_F32, 0, 0, 16, 3, 1, hq, d, 0);
+    const int64_t table[] = {2, TABLE};
+    gdn_attn_args a[N_SIDE];
+    for (int i = 0; i < N_SIDE; i++) {
+        a[i] = (gdn_attn_args){.y = y->t[i], .q = q->t[i], .scale = 0.3f,
+                               .k_page = gdn_tensor_slice(pool->t[i], 1, 0, hkv),
+                               .v_page = gdn_tensor_slice(pool->t[i], 1, hkv, 2 * hkv)};
+        if (gated) a[i].gate = gate->t[i];
+        a[i].kv = (gdn_kv_layout){.seq_start = s->t[i], .n_past = n->t[i],
+                                  .page = gdn_tensor_dense(pages->t[i].buf, 0, GDN_I32, 2, table),
+                                  .block_size = BLOCK};
+        must(gdn_op_attn(queue[i], &a[i], &err), &err);
+    }
+    same(y, type == GDN_F32 ? 5e-6 : 1e-2);
+    char *all = get(y, XPU);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const int seq = row[i] >= MANY;
+        const int32_t before[] = {past[seq] + row[i] - start[seq]};
+        const int first = n_made;
+        gdn_attn_args b = a[XPU];
+        b.y = y_one->t[XPU];
+        b.q = gdn_tensor_slice(b.q, 0, row[i], row[i] + 1);
+        if (gated) b.gate = gdn_tensor_slice(b.gate, 0, row[i], row[i] + 1);
+        b.kv.page = gdn_tensor_slice(b.kv.page, 0, seq, seq + 1);
+        b.kv.seq_start = s_one->t[XPU];
+        b.kv.n_past = indices("n_past", 1, before)->t[XPU];
+        must(gdn_op_attn(queue[XPU], &b, &err), &err);
+        char *alone = get(y_one, XPU);
+        assert_memory_equal(all + row[i] * y->t[XPU].stride[0], alone, (size_t)(hq * d) * 4);
+        free(alone);
+        while (n_made > first) {
+            n_made--;
+            for (int k = 0; k < N_SIDE; k++) gdn_buffer_free(made[n_made].t[k].buf);
+        }
+    }
+    free(all);
+    drop();
+}
+
 static void test_attention_alone(void **state) {
     (void)state;
-    enum { MANY = 520, PAST = 200, ALL = MANY + PAST };
-    static const int32_t start[] = {0, MANY}, one[] = {0, 1};
-    static const int32_t past[] = {PAST}, past_one[] = {ALL - 1};
-    int32_t page[(ALL + BLOCK - 1) / BLOCK];
-    const int32_t n_page = sizeof page / sizeof *page;
-    gdn_err err = {0};
-    for (int32_t i = 0; i < n_page; i++) page[i] = (i * 5 + 2) % n_page;
-    pair *const s[] = {indices("seq_start", 2, start), indices("seq_start", 2, one)};
-    pair *const n[] = {indices("n_past", 1, past), indices("n_past", 1, past_one)};
-    pair *pages = indices("page", n_page, page);
-    pair *q = make("q", GDN_F32, -1, 1, 0, 3, MANY, 1, 24, 0);
-    pair *k = make("k_page", GDN_F32, -1, 1, 0, 4, n_page, 1, BLOCK, 24);
-    pair *v = make("v_page", GDN_F32, -1, 1, 0, 4, n_page, 1, BLOCK, 24);
-    pair *y = make("y", GDN_F32, 0, 0, 0, 3, MANY, 1, 24, 0);
-    char *got[2];
-    const int64_t shape[] = {1, n_page};
-    for (int i = 0; i < 2; i++) {
-        gdn_attn_args a = {.y = y->t[XPU], .q = q->t[XPU], .k_page = k->t[XPU],
-                           .v_page = v->t[XPU], .scale = 1.0f};
-        a.kv = (gdn_kv_layout){.seq_start = s[i]->t[XPU], .n_past = n[i]->t[XPU],
-                               .page = gdn_tensor_dense(pages->t[XPU].buf, 0, GDN_I32, 2, shape),
-                               .block_size = BLOCK};
-        if (i == 1) {
-            a.y = gdn_tensor_slice(a.y, 0, 0, 1);
-            a.q = gdn_tensor_slice(a.q, 0, MANY - 1, MANY);
-        }
-        must(gdn_op_attn(queue[XPU], &a, &err), &err);
-        got[i] = get(y, XPU);
-    }
-    assert_memory_equal(got[0] + (MANY - 1) * 96, got[1], 96);
-    free(got[0]), free(got[1]);
-    drop();
+    attention_alone(1, 1, 24, GDN_F32, false);
+    attention_alone(8, 1, 256, GDN_BF16, true);
+    attention_alone(6, 2, 64, GDN_F32, true);
+    attention_alone(18, 2, 136, GDN_BF16, false);
 }
 
 /* --- experts -------------------------------------------------------------------------------- */

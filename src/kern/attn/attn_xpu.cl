@@ -5,19 +5,20 @@
  *     attn_part   the same for one block of keys; attn_merge puts the blocks together
  *
  * Keys are cut into blocks of BLOCK counted from position 0, and blocks into tiles of as many keys as
- * there are items: each item has one key's scores, then one column of the values in turn.  A block
- * starts anew, its tiles are merged as they come, and blocks are merged in ascending order.  Both ways
- * of sharing the work do this, so that a row's result depends on its position, its queries and its
- * keys alone.
+ * there are items: each item has one key's scores, then COLUMNS columns of the values.  A block
+ * starts anew, its tiles are merged as they come, and blocks are merged in ascending order.  All ways
+ * of sharing the work do this, attn_prefill_xpu.cl too, so that a row's result depends on its
+ * position, its queries and its keys alone.
  *
  * Lengths and pages lie in device memory; a row whose page or length is out of range is left alone. */
 
 enum {
     ITEMS = 64,          /* of a work-group, ATTN_ITEMS on the host */
     HEADS = 4,           /* ATTN_HEADS on the host                  */
-    BLOCK = 512,         /* ATTN_BLOCK on the host                  */
+    BLOCK = 256,         /* ATTN_BLOCK on the host                  */
     MAX_D = 256,
-    COLUMNS = MAX_D / ITEMS
+    AHEAD = 8,           /* values loaded before they are used      */
+    COLUMNS = MAX_D / ITEMS /* of the values in an item, side by side */
 };
 
 /* --- where a row is ------------------------------------------------------------------------- */
@@ -106,28 +107,38 @@ __kernel void attn_store(FAULTS, PAGES, TENSOR2(q_out), TENSOR3(k_page), TENSOR3
 /* --- attn ----------------------------------------------------------------------------------- */
 
 /* (m, l, o) of some keys into (M, L, O) of those before: o = sum e^(s - m) v, l = sum e^(s - m). */
-inline void merge(float *M, float *L, float *O, float m, float l, const float *o) {
+inline void merge(float *M, float *L, float4 *O, float m, float l, float4 o) {
     const float most = fmax(*M, m);
     const float before = *M == -INFINITY ? 0.0f : exp(*M - most), now = exp(m - most);
     *M = most;
     *L = fma(before, *L, now * l);
-    for (int c = 0; c < COLUMNS; c++) O[c] = fma(before, O[c], now * o[c]);
+    *O = fma(before, *O, now * o);
 }
 
-inline void finish(__global uchar *y, int type, const __global float *gate, int gated, const float *O,
+inline void finish(__global uchar *y, int type, const __global float *gate, int gated, float4 O,
                    float L, int d) {
+    const float all[COLUMNS] = {O.x / L, O.y / L, O.z / L, O.w / L};
     for (int c = 0; c < COLUMNS; c++) {
-        const int i = (int)get_local_id(0) + c * ITEMS;
-        if (i >= d) continue;
-        float v = O[c] / L;
-        if (gated) v *= sigmoid(gate[i]);
-        store_as(type, y, i, v);
+        const int i = (int)get_local_id(0) * COLUMNS + c;
+        if (i < d) store_as(type, y, i, gated ? all[c] * sigmoid(gate[i]) : all[c]);
     }
+}
+
+/* Four elements from i on; those from d on are zeros.  fours: p is a multiple of four elements. */
+inline float4 four_of(int type, bool fours, const __global uchar *p, int i, int d) {
+    if (i + 4 <= d) return load4_as(type, fours, p + i * (type == TYPE_F32 ? 4 : 2));
+    return (float4)(i < d ? load_as(type, p, i) : 0.0f, i + 1 < d ? load_as(type, p, i + 1) : 0.0f,
+                    i + 2 < d ? load_as(type, p, i + 2) : 0.0f, 0.0f);
+}
+
+inline float dot_on(float4 a, float4 b, float sum) {
+    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
 /* What one work-group needs of a block. */
 typedef struct {
-    float query[HEADS][MAX_D], score[HEADS][ITEMS], p[HEADS][ITEMS];
+    float query[HEADS][MAX_D] BY_FOURS; /* zeros behind d and the heads */
+    float score[HEADS][ITEMS], p[HEADS][ITEMS];
     ulong value_row[ITEMS];
     int   bad;
 } shared;
@@ -135,8 +146,9 @@ typedef struct {
 inline void queries_in(__local shared *w, const __global uchar *q, long head_bytes, int type,
                        int n_head, int d) {
     const int item = get_local_id(0);
-    for (int g = 0; g < n_head; g++)
-        for (int i = item; i < d; i += ITEMS) w->query[g][i] = load_as(type, q + g * head_bytes, i);
+    for (int g = 0; g < HEADS; g++)
+        for (int i = item; i < MAX_D; i += ITEMS)
+            w->query[g][i] = g < n_head && i < d ? load_as(type, q + g * head_bytes, i) : 0.0f;
     if (item == 0) w->bad = 0;
     barrier(CLK_LOCAL_MEM_FENCE);
 }
@@ -151,12 +163,12 @@ inline void queries_in(__local shared *w, const __global uchar *q, long head_byt
 
 /* m, l, o of keys begin .. end - 1 of key head hk; false when a page is out of range. */
 inline bool attend(FAULTS, __local shared *w, KEYS, int seq, int hk, int n_head, int begin, int end,
-                   int d, int type, float scale, float *m, float *l, float o[HEADS][COLUMNS]) {
-    const int item = get_local_id(0);
+                   int d, int type, float scale, bool fours, float *m, float *l, float4 *o) {
+    const int item = get_local_id(0), size = type == TYPE_F32 ? 4 : 2;
     for (int g = 0; g < HEADS; g++) {
         m[g] = -INFINITY;
         l[g] = 0;
-        for (int c = 0; c < COLUMNS; c++) o[g][c] = 0;
+        o[g] = (float4)(0.0f);
     }
     for (int first = begin; first < end; first += ITEMS) {
         const int pos = first + item, seen = min(end - first, (int)ITEMS);
@@ -171,10 +183,20 @@ inline bool attend(FAULTS, __local shared *w, KEYS, int seq, int hk, int n_head,
                 const __global uchar *key = AT3(uchar, k_page, on, hk, in);
                 w->value_row[item] = (ulong)(AT3(uchar, v_page, on, hk, in) - v_page);
                 for (int g = 0; g < HEADS; g++) score[g] = 0;
-                for (int i = 0; i < d; i++) {
-                    const float x = load_as(type, key, i);
+                int i = 0;
+                for (; i + 4 * AHEAD <= d; i += 4 * AHEAD) {
+                    float4 x[AHEAD];
+                    const __global uchar *from[AHEAD];
+                    for (int e = 0; e < AHEAD; e++) from[e] = key + (i + 4 * e) * size;
+                    loads4_as(x, AHEAD, type, fours, from);
+                    for (int e = 0; e < AHEAD; e++)
+                        for (int g = 0; g < HEADS; g++)
+                            score[g] = dot_on(LOCAL4(w->query[g] + i + 4 * e), x[e], score[g]);
+                }
+                for (; i < d; i += 4) { /* behind d there are zeros in both */
+                    const float4 x = four_of(type, fours, key, i, d);
                     for (int g = 0; g < HEADS; g++)
-                        if (g < n_head) score[g] = fma(w->query[g][i], x, score[g]);
+                        score[g] = dot_on(LOCAL4(w->query[g] + i), x, score[g]);
                 }
                 for (int g = 0; g < HEADS; g++) score[g] *= scale;
             }
@@ -190,19 +212,26 @@ inline bool attend(FAULTS, __local shared *w, KEYS, int seq, int hk, int n_head,
             const float before = m[g] == -INFINITY ? 0.0f : exp(m[g] - most);
             m[g] = most;
             l[g] *= before;
-            for (int c = 0; c < COLUMNS; c++) o[g][c] *= before;
+            o[g] *= before;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (int j = 0; j < seen; j++) {
-            const __global uchar *value = v_page + w->value_row[j];
-            for (int g = 0; g < HEADS; g++) l[g] += w->p[g][j];
-            for (int c = 0; c < COLUMNS; c++) {
-                const int i = item + c * ITEMS;
-                if (i >= d) continue;
-                const float x = load_as(type, value, i);
-                for (int g = 0; g < HEADS; g++)
-                    if (g < n_head) o[g][c] = fma(w->p[g][j], x, o[g][c]);
+        for (int j = 0; j < seen; j += AHEAD) {
+            float4 x[AHEAD];
+            const __global uchar *from[AHEAD];
+            for (int e = 0; e < AHEAD; e++) from[e] = v_page + w->value_row[min(j + e, seen - 1)];
+            if (d % COLUMNS == 0) {
+                for (int e = 0; e < AHEAD; e++) from[e] += min(item * COLUMNS, d - COLUMNS) * size;
+                loads4_as(x, AHEAD, type, fours, from);
+            } else {
+                for (int e = 0; e < AHEAD; e++)
+                    x[e] = four_of(type, fours, from[e], item * COLUMNS, d);
             }
+            for (int e = 0; e < AHEAD; e++)
+                for (int g = 0; g < HEADS; g++)
+                    if (j + e < seen) {
+                        l[g] += w->p[g][j + e];
+                        o[g] = fma(w->p[g][j + e], x[e], o[g]);
+                    }
         }
         barrier(CLK_LOCAL_MEM_FENCE); /* p and value_row are written again */
     }
@@ -216,34 +245,37 @@ inline int3 heads_of(int i, int group) {
 }
 
 __kernel void attn(FAULTS, PAGES, TENSOR2(y), TENSOR2(q), TENSOR2(gate), TENSOR3(k_page),
-                   TENSOR3(v_page), int group, int d, int type, int y_type, int gated, float scale) {
+                   TENSOR3(v_page), int group, int d, int type, int y_type, int gated, float scale,
+                   int fours) {
     __local shared w;
     const int item = get_local_id(0), row = get_group_id(1);
     const int3 h = heads_of(get_group_id(0), group);
     const place at = place_of(PAGES_HERE, row, item == 0 && get_group_id(0) == 0);
     if (at.seq < 0) return;
     queries_in(&w, AT2(uchar, q, row, h.y), q_s1, type, h.z, d);
-    float O[HEADS][COLUMNS], M[HEADS], L[HEADS], o[HEADS][COLUMNS], m[HEADS], l[HEADS];
+    float4 O[HEADS], o[HEADS];
+    float M[HEADS], L[HEADS], m[HEADS], l[HEADS];
     for (int g = 0; g < HEADS; g++) {
         M[g] = -INFINITY;
         L[g] = 0;
-        for (int c = 0; c < COLUMNS; c++) O[g][c] = 0;
+        O[g] = (float4)(0.0f);
     }
     for (int begin = 0; begin <= at.pos; begin += BLOCK) {
         if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, h.z, begin, min(begin + BLOCK, at.pos + 1), d,
-                    type, scale, m, l, o))
+                    type, scale, fours != 0, m, l, o))
             return;
-        for (int g = 0; g < h.z; g++) merge(&M[g], &L[g], O[g], m[g], l[g], o[g]);
+        for (int g = 0; g < HEADS; g++) merge(&M[g], &L[g], &O[g], m[g], l[g], o[g]);
     }
-    for (int g = 0; g < h.z; g++)
-        finish(AT2(uchar, y, row, h.y + g), y_type, AT2(float, gate, row, h.y + g), gated, O[g], L[g],
-               d);
+    for (int g = 0; g < HEADS; g++)
+        if (g < h.z)
+            finish(AT2(uchar, y, row, h.y + g), y_type, AT2(float, gate, row, h.y + g), gated, O[g],
+                   L[g], d);
 }
 
 /* part: [n_row][hq][n_block] records m, l, o[d]. */
 __kernel void attn_part(FAULTS, PAGES, __global float *part, TENSOR2(q), TENSOR3(k_page),
                         TENSOR3(v_page), int hq, int group, int d, int type, int n_block,
-                        float scale) {
+                        float scale, int fours) {
     __local shared w;
     const int item = get_local_id(0), row = get_group_id(1), block = get_group_id(2);
     const int3 h = heads_of(get_group_id(0), group);
@@ -251,15 +283,18 @@ __kernel void attn_part(FAULTS, PAGES, __global float *part, TENSOR2(q), TENSOR3
     const int begin = block * BLOCK;
     if (at.seq < 0 || begin > at.pos) return;
     queries_in(&w, AT2(uchar, q, row, h.y), q_s1, type, h.z, d);
-    float o[HEADS][COLUMNS], m[HEADS], l[HEADS];
+    float4 o[HEADS];
+    float m[HEADS], l[HEADS];
     if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, h.z, begin, min(begin + BLOCK, at.pos + 1), d,
-                type, scale, m, l, o))
+                type, scale, fours != 0, m, l, o))
         return;
-    for (int g = 0; g < h.z; g++) {
+    for (int g = 0; g < HEADS; g++) {
+        if (g >= h.z) continue;
         __global float *to = part + (((long)row * hq + h.y + g) * n_block + block) * (d + 2);
         if (item == 0) to[0] = m[g], to[1] = l[g];
+        const float part_of[COLUMNS] = {o[g].x, o[g].y, o[g].z, o[g].w};
         for (int c = 0; c < COLUMNS; c++)
-            if (item + c * ITEMS < d) to[2 + item + c * ITEMS] = o[g][c];
+            if (item * COLUMNS + c < d) to[2 + item * COLUMNS + c] = part_of[c];
     }
 }
 
@@ -268,12 +303,11 @@ __kernel void attn_merge(FAULTS, PAGES, const __global float *part, TENSOR2(y), 
     const int item = get_local_id(0), h = get_group_id(0), row = get_group_id(1);
     const place at = place_of(PAGES_HERE, row, false);
     if (at.seq < 0) return;
-    float M = -INFINITY, L = 0, O[COLUMNS] = {0}, o[COLUMNS];
+    float M = -INFINITY, L = 0;
+    float4 O = (float4)(0.0f);
     for (int block = 0; block * BLOCK <= at.pos; block++) {
         const __global float *from = part + (((long)row * hq + h) * n_block + block) * (d + 2);
-        for (int c = 0; c < COLUMNS; c++)
-            o[c] = item + c * ITEMS < d ? from[2 + item + c * ITEMS] : 0.0f;
-        merge(&M, &L, O, from[0], from[1], o);
+        merge(&M, &L, &O, from[0], from[1], four_of(TYPE_F32, false, (const __global uchar *)(from + 2), item * COLUMNS, d));
     }
     finish(AT2(uchar, y, row, h), y_type, AT2(float, gate, row, h), gated, O, L, d);
 }

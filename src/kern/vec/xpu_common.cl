@@ -92,6 +92,32 @@ inline float fma8(float8 x, float8 w, float sum) {
     sum = fma(x.s6, w.s6, sum);
     return fma(x.s7, w.s7, sum);
 }
+/* Four elements, F8 excepted; fours: p is a multiple of four of them. */
+inline float4 load4_as(int type, bool fours, const __global void *p) {
+    if (type == TYPE_F16) return vload_half4(0, (const __global half *)p);
+    if (type == TYPE_F32)
+        return fours ? *(const __global float4 *)p : vload4(0, (const __global float *)p);
+    const ushort4 x = fours ? *(const __global ushort4 *)p : vload4(0, (const __global ushort *)p);
+    return as_float4(convert_uint4(x) << 16);
+}
+
+/* The same from n places, 8 at most.  No value is looked at before the last load has begun; a branch
+ * around each would make them wait for each other. */
+inline void loads4_as(float4 *to, int n, int type, bool fours, const __global uchar *const *p) {
+    if (fours && type == TYPE_BF16) {
+        ushort4 x[8];
+        for (int i = 0; i < n; i++) x[i] = *(const __global ushort4 *)p[i];
+        for (int i = 0; i < n; i++) to[i] = as_float4(convert_uint4(x[i]) << 16);
+    } else if (fours && type == TYPE_F32) {
+        for (int i = 0; i < n; i++) to[i] = *(const __global float4 *)p[i];
+    } else {
+        for (int i = 0; i < n; i++) to[i] = load4_as(type, fours, p[i]);
+    }
+}
+
+/* Local arrays that are read by fours begin at a multiple of 16 bytes, and so do their rows. */
+#define LOCAL4(p) (*(__local float4 *)(p))
+#define BY_FOURS __attribute__((aligned(16)))
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
 inline float silu(float x) { return x / (1.0f + exp(-x)); }
