@@ -92,6 +92,7 @@ inline float fma8(float8 x, float8 w, float sum) {
     sum = fma(x.s6, w.s6, sum);
     return fma(x.s7, w.s7, sum);
 }
+
 /* Four elements, F8 excepted; fours: p is a multiple of four of them. */
 inline float4 load4_as(int type, bool fours, const __global void *p) {
     if (type == TYPE_F16) return vload_half4(0, (const __global half *)p);
