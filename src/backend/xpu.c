@@ -12,6 +12,7 @@
 #include "../base/log.h"
 #include "constraints.h"
 #include "xpu_queue.h"
+#include "xpu_x.h"
 
 /* --- devices ------------------------------------------------------------------------ */
 
@@ -61,7 +62,16 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
     /* Another driver may compile to other last bits. */
     const XXH64_hash_t h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver),
                                                 XXH3_64bits(d->info->name, strlen(d->info->name)));
-    snprintf(d->kernels, sizeof d->kernels, "portable %08x", (unsigned)h);
+    char why[128];
+    const gdn_status chosen = xpu_choose_tier(d, why, err);
+    if (chosen != GDN_OK) {
+        close_device(&d->base);
+        return chosen;
+    }
+    if (d->sg == 0) snprintf(d->kernels, sizeof d->kernels, "portable %08x", (unsigned)h);
+    else
+        snprintf(d->kernels, sizeof d->kernels, "%s%d %08x", d->emulated ? "emulated" : "xmx",
+                 d->sg, (unsigned)h);
     cl_int e;
     const char *what = "a context";
     d->context = xpu_cl.clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
@@ -75,8 +85,9 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
         close_device(&d->base);
         return st;
     }
-    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\"%s", d->base.name,
-            d->info->name, d->info->driver, d->info->intel ? "" : " stand_in=1");
+    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\"%s kernels=\"%s\"%s%s%s",
+            d->base.name, d->info->name, d->info->driver, d->info->intel ? "" : " stand_in=1",
+            d->kernels, why[0] != '\0' ? " why=\"" : "", why, why[0] != '\0' ? "\"" : "");
     *out = &d->base;
     return GDN_OK;
 }

@@ -16,7 +16,7 @@
 
 #include "../base/log.h"
 #include "xpu.h"
-#include "xpu_source.h"
+#include "xpu_x.h"
 
 typedef struct {
     char     *name;
@@ -31,37 +31,15 @@ struct xpu_program {
     int           n_kernel;
 };
 
-/* --- text and options --------------------------------------------------------------- */
+/* --- on disk ------------------------------------------------------------------------ */
 
-static const char *options(void) {
-    static const char text[] = "-cl-std=CL1.2"
-                               " -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3";
-    _Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in text");
-    return text;
-}
-
-/* Numbers of the faults, in the kernels' language. */
-static const char fault_text[] = "enum { FAULT_NONE"
-#define X(name, text) ", FAULT_" #name
-    XPU_FAULT_LIST(X)
-#undef X
-    " };\n";
-
-static const char *source(const char *file) {
-    for (const xpu_source *s = xpu_sources; s->name != NULL; s++)
-        if (strcmp(s->name, file) == 0) return (const char *)s->text;
-    return NULL;
-}
-
-static uint64_t key_of(const xpu_device *d, const char *const *text, int n) {
-    XXH64_hash_t h = XXH3_64bits(options(), strlen(options()));
+static uint64_t key_of(const xpu_device *d, const xpu_text *t) {
+    XXH64_hash_t h = XXH3_64bits(t->options, strlen(t->options));
     h = XXH3_64bits_withSeed(d->info->name, strlen(d->info->name), h);
     h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver), h);
-    for (int i = 0; i < n; i++) h = XXH3_64bits_withSeed(text[i], strlen(text[i]), h);
+    for (int i = 0; i < t->n; i++) h = XXH3_64bits_withSeed(t->text[i], strlen(t->text[i]), h);
     return h;
 }
-
-/* --- on disk ------------------------------------------------------------------------ */
 
 static const char magic[8] = {'g', 'd', 'n', 'x', 'p', 'u', ' ', '1'};
 enum { HEAD = 16, PATH = 512 };
@@ -136,7 +114,7 @@ static void cache_program(uint64_t key, cl_program p) {
 
 /* --- compiling ---------------------------------------------------------------------- */
 
-static cl_program from_cache(const xpu_device *d, uint64_t key) {
+static cl_program from_cache(const xpu_device *d, uint64_t key, const char *options) {
     size_t bytes;
     unsigned char *binary = cache_read(key, &bytes);
     if (binary == NULL) return NULL;
@@ -147,7 +125,7 @@ static cl_program from_cache(const xpu_device *d, uint64_t key) {
                                                     &taken, &e);
     free(binary);
     if (p == NULL || e != CL_SUCCESS) return NULL;
-    if (xpu_cl.clBuildProgram(p, 1, &d->id, options(), NULL, NULL) == CL_SUCCESS) return p;
+    if (xpu_cl.clBuildProgram(p, 1, &d->id, options, NULL, NULL) == CL_SUCCESS) return p;
     xpu_cl.clReleaseProgram(p);
     return NULL;
 }
@@ -170,22 +148,19 @@ static gdn_status not_compiled(const xpu_device *d, cl_program p, const char *fi
 }
 
 static gdn_status compile(const xpu_device *d, const char *file, cl_program *out, gdn_err *err) {
-    const char *common = source("xpu_common"), *own = source(file);
-    if (common == NULL || own == NULL)
+    xpu_text t;
+    if (!xpu_text_of(file, d->sg, d->emulated, &t))
         return gdn_fail(err, GDN_E_DEVICE, "device %s: there are no kernels %s_xpu.cl",
                         d->base.name, file);
-    /* Messages count lines from the file's own first. */
-    const char *text[] = {fault_text, common, "\n#line 1\n", own};
-    enum { N = sizeof text / sizeof *text };
-    const uint64_t key = key_of(d, text, N);
-    cl_program p = from_cache(d, key);
+    const uint64_t key = key_of(d, &t);
+    cl_program p = from_cache(d, key, t.options);
     if (p == NULL) {
         cl_int e;
-        p = xpu_cl.clCreateProgramWithSource(d->context, N, text, NULL, &e);
+        p = xpu_cl.clCreateProgramWithSource(d->context, (cl_uint)t.n, t.text, NULL, &e);
         if (p == NULL || e != CL_SUCCESS)
             return gdn_fail(err, GDN_E_DEVICE, "device %s: %s_xpu.cl: %s", d->base.name, file,
                             xpu_error_name(e));
-        e = xpu_cl.clBuildProgram(p, 1, &d->id, options(), NULL, NULL);
+        e = xpu_cl.clBuildProgram(p, 1, &d->id, t.options, NULL, NULL);
         if (e != CL_SUCCESS) {
             const gdn_status st = not_compiled(d, p, file, e, err);
             xpu_cl.clReleaseProgram(p);

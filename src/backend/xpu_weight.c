@@ -1,4 +1,5 @@
-/* xpu_weight.c - weight matrices on the xpu: rows one after the other, in the order of the desc.
+/* xpu_weight.c - weight matrices on the xpu: rows one after the other, in the order of the desc, or
+ * packed for the matrix engine (linear_xmx_xpu.cl).
  *
  * Rows are gathered in a stretch of host memory and copied from there; what they occupied in the
  * file is given back stretch by stretch, so that a checkpoint is not held twice. */
@@ -6,7 +7,7 @@
 #include <string.h>
 
 #include "../base/half.h"
-#include "xpu.h"
+#include "xpu_x.h"
 
 enum { STRETCH = 16 << 20 };
 
@@ -16,6 +17,9 @@ typedef struct {
     uint64_t at; /* of the stretch in `to` */
     char    *stretch;
     uint64_t used, room;
+    /* Packed: rows until there are sg of them, each with zeros to the end of its steps. */
+    uint16_t *row;
+    int32_t  n_row, steps;
 } upload;
 
 static gdn_status flush(upload *u, gdn_err *err) {
@@ -30,13 +34,53 @@ static gdn_status flush(upload *u, gdn_err *err) {
     return GDN_OK;
 }
 
+/* Pairs of inputs, the same pair of sg rows side by side. */
+static void pack_rows(upload *u) {
+    const int32_t sg = u->d->sg, pairs = u->steps * 8;
+    uint32_t *to = (uint32_t *)(void *)(u->stretch + u->used);
+    const uint32_t *from = (const uint32_t *)(const void *)u->row;
+    for (int32_t p = 0; p < pairs; p++)
+        for (int32_t r = 0; r < sg; r++) *to++ = from[(int64_t)r * pairs + p];
+    u->used += (uint64_t)sg * (uint64_t)pairs * sizeof *to;
+    u->n_row = 0;
+}
+
+/* Room for what the next row may need. */
+static uint64_t need(const upload *u, uint64_t row) {
+    return u->row == NULL ? row : (uint64_t)u->d->sg * (uint64_t)u->steps * 16 * sizeof *u->row;
+}
+
+static void row_up(upload *u, const void *row, uint64_t bytes) {
+    if (u->row == NULL) {
+        memcpy(u->stretch + u->used, row, bytes);
+        u->used += bytes;
+        return;
+    }
+    memcpy(u->row + (int64_t)u->n_row * u->steps * 16, row, bytes);
+    if (++u->n_row == u->d->sg) pack_rows(u);
+}
+
+/* The last rows are packed among zeros. */
+static gdn_status end_up(upload *u, gdn_err *err) {
+    if (u->n_row > 0) {
+        const int64_t row = (int64_t)u->steps * 16;
+        memset(u->row + u->n_row * row, 0, (uint64_t)((u->d->sg - u->n_row) * row) * sizeof *u->row);
+        if (u->room - u->used < need(u, 0)) {
+            const gdn_status st = flush(u, err);
+            if (st != GDN_OK) return st;
+        }
+        pack_rows(u);
+    }
+    return flush(u, err);
+}
+
 static gdn_status part_up(upload *u, const gdn_weight_desc *d, const gdn_weight_part *p,
                           gdn_err *err) {
     const uint64_t row = (uint64_t)d->k * (uint64_t)gdn_type_bytes(d->type);
     int64_t given = 0;
     gdn_status st = GDN_OK;
     for (int64_t r = 0; r < p->n_row && st == GDN_OK; r++) {
-        if (u->room - u->used < row) {
+        if (u->room - u->used < need(u, row)) {
             st = flush(u, err);
             /* Rows taken in another order go with their whole part. */
             if (d->done != NULL && p->order == NULL && r > given) {
@@ -46,8 +90,7 @@ static gdn_status part_up(upload *u, const gdn_weight_desc *d, const gdn_weight_
             }
         }
         const int64_t from = p->order != NULL ? p->order[r] : r;
-        memcpy(u->stretch + u->used, (const char *)p->data + from * p->row_bytes, row);
-        u->used += row;
+        row_up(u, (const char *)p->data + from * p->row_bytes, row);
     }
     if (d->done != NULL && st == GDN_OK && given < p->n_row)
         d->done(d->done_arg, (const char *)p->data + given * p->row_bytes,
@@ -58,14 +101,21 @@ static gdn_status part_up(upload *u, const gdn_weight_desc *d, const gdn_weight_
 static gdn_status rows_up(xpu_weight *w, const gdn_weight_desc *d, gdn_err *err) {
     const uint64_t row = (uint64_t)d->k * (uint64_t)gdn_type_bytes(d->type);
     upload u = {.d = (xpu_device *)w->base.device, .to = w->data};
-    u.room = w->base.bytes < STRETCH ? w->base.bytes : row < STRETCH ? STRETCH : row;
-    u.stretch = malloc(u.room);
-    if (u.stretch == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
     gdn_status st = GDN_OK;
+    if (w->packed) {
+        u.steps = xpu_steps(d->k);
+        u.row = calloc((size_t)u.d->sg * (size_t)u.steps * 16, sizeof *u.row);
+        if (u.row == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    }
+    const uint64_t least = need(&u, row);
+    u.room = w->base.bytes < STRETCH ? w->base.bytes : least < STRETCH ? STRETCH : least;
+    u.stretch = malloc(u.room);
+    if (u.stretch == NULL) st = gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
     for (int64_t i = 0; i < (int64_t)d->n_expert * d->n_part && st == GDN_OK; i++)
         st = part_up(&u, d, d->part + i, err);
-    if (st == GDN_OK) st = flush(&u, err);
+    if (st == GDN_OK) st = end_up(&u, err);
     free(u.stretch);
+    free(u.row);
     return st;
 }
 
@@ -109,13 +159,20 @@ gdn_status xpu_weight_create(gdn_device *dev, const gdn_weight_desc *d, gdn_weig
                              gdn_err *err) {
     xpu_weight *w = calloc(1, sizeof *w);
     if (w == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    const xpu_device *xpu = (const xpu_device *)dev;
+    uint64_t rows = (uint64_t)d->n, inputs = (uint64_t)d->k;
+    w->packed = xpu_packs(xpu, d->type, d->n_expert);
+    if (w->packed) {
+        rows = (rows + (uint64_t)xpu->sg - 1) / (uint64_t)xpu->sg * (uint64_t)xpu->sg;
+        inputs = (uint64_t)xpu_steps(d->k) * 16;
+    }
     w->base = (gdn_weight){.device = dev,
                            .type = d->type,
-                           .input_type = GDN_F32,
+                           .input_type = xpu->sg != 0 && d->type == GDN_BF16 ? GDN_BF16 : GDN_F32,
                            .n_expert = d->n_expert,
                            .n = d->n,
                            .k = d->k,
-                           .bytes = (uint64_t)d->n_expert * (uint64_t)d->n * (uint64_t)d->k *
+                           .bytes = (uint64_t)d->n_expert * rows * inputs *
                                     (uint64_t)gdn_type_bytes(d->type)};
     if (d->type == GDN_F8) {
         w->scale_cols = d->scale_cols;

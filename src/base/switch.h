@@ -6,7 +6,8 @@
 /* X(NAME, what it does): the one list. */
 #define GDN_SWITCH_LIST(X)                                                                 \
     X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512 or avx512bf16") \
-    X(BF16, "always: fast mathematics rounds small models too")
+    X(BF16, "always: fast mathematics rounds small models too")                            \
+    X(XPU_TIER, "kernels of the xpu device: p, x, emulated or emulated8 (backend/xpu_x.h)")
 
 typedef enum {
 #define X(name, text) GDN_SWITCH_##name,

@@ -22,7 +22,9 @@
  *     xmx_load_a(p) _b(p) _c(p)      an operand as it lies in global memory, at a multiple of 4 bytes
  *     xmx_load_a_local(p) _b_local(p)    in local memory, at a multiple of 16
  *     xmx_store_c(p, c)              8 rows of SG floats, one after the other; a multiple of 16
- *     xmx_a_of_row(p, k0, k)         a component of A from a row of any alignment
+ *     xmx_a_row(p)                   a component of A from a row's 16 values, at a multiple of 4 bytes
+ *     xmx_a_of(r0, ..., r7)          A from its components
+ *     xmx_put_rows(p, c)             C's rows one after the other in local memory
  *     xmx_b_of_row(p)                B whose columns are dense rows
  *     xmx_b_of_c(upper, lower)       B from 16 rows of values in f32, rounded
  *     xmx_a_of_c(c)            all   A from an array of XMX_C_OF_A results (16 columns), rounded
@@ -166,6 +168,7 @@ inline xmx_a xmx_load_a_local(const __local ushort *p) {
 #define xmx_load_a(p)       as_int8(xmx_words8((const __global uint *)(p)))
 #define xmx_load_a_local(p) as_int8(xmx_words8_local((const __local uint *)(p)))
 #endif
+#define xmx_a_row(p)        ((const __global xmx_a1 *)(p))[SG_LANE]
 
 #define xmx_load_b(p)       as_int8(xmx_words8((const __global uint *)(p)))
 #define xmx_load_b_local(p) as_int8(xmx_words8_local((const __local uint *)(p)))
@@ -199,7 +202,9 @@ __attribute__((overloadable)) uint8 intel_sub_group_block_read8(const __local ui
 #if SG == 16
 #define xmx_load_a(p)       as_short8(intel_sub_group_block_read_us8((const __global ushort *)(p)))
 #define xmx_load_a_local(p) as_short8(intel_sub_group_block_read_us8((const __local ushort *)(p)))
+#define xmx_a_row(p)        intel_sub_group_block_read_us((const __global ushort *)(p))
 #else
+#define xmx_a_row(p)        intel_sub_group_block_read((const __global uint *)(p))
 #define xmx_load_a(p)       as_int8(intel_sub_group_block_read8((const __global uint *)(p)))
 #define xmx_load_a_local(p) as_int8(intel_sub_group_block_read8((const __local uint *)(p)))
 #endif
@@ -215,16 +220,13 @@ inline uint xmx_pair(float lo, float hi) {
     return (uint)f32_to_bf16(lo) | (uint)f32_to_bf16(hi) << 16;
 }
 
-/* An item's component of A for a row of which p[k0 .. k0 + 15] are taken, zeros from p[k] on. */
-inline xmx_a1 xmx_a_of_row(const __global ushort *p, int k0, int k) {
+/* A from an item's component for each row. */
 #if SG == 16
-    const int i = k0 + SG_LANE;
-    return i < k ? p[i] : (ushort)0;
+#define xmx_a_of(r0, r1, r2, r3, r4, r5, r6, r7) \
+    as_short8((ushort8)(r0, r1, r2, r3, r4, r5, r6, r7))
 #else
-    const int i = k0 + 2 * SG_LANE;
-    return (i < k ? (uint)p[i] : 0u) | (i + 1 < k ? (uint)p[i + 1] << 16 : 0u);
+#define xmx_a_of(r0, r1, r2, r3, r4, r5, r6, r7) as_int8((uint8)(r0, r1, r2, r3, r4, r5, r6, r7))
 #endif
-}
 
 /* B whose column is a dense row of bf16: p is the item's own, at a multiple of 4 bytes. */
 inline int8 xmx_b_of_row(const __global ushort *p) {
@@ -265,3 +267,9 @@ inline xmx_a xmx_a_of_c_(XMX_PARAM float8 l, float8 r) {
         xmx_a_pair_(XMX_PASS l.s6, r.s6), xmx_a_pair_(XMX_PASS l.s7, r.s7)));
 }
 #endif
+
+inline void xmx_put_rows(__local float *p, float8 c) {
+    p += SG_LANE;
+    p[0] = c.s0, p[SG] = c.s1, p[2 * SG] = c.s2, p[3 * SG] = c.s3;
+    p[4 * SG] = c.s4, p[5 * SG] = c.s5, p[6 * SG] = c.s6, p[7 * SG] = c.s7;
+}
