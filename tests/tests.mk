@@ -36,6 +36,15 @@ test-long: $(LONG_BIN)
 	@set -e; for t in $(LONG_BIN); do echo "== $$t"; $$t; done
 -include $(LONG:%.c=$(BUILD)/obj/%.d)
 
+# What Intel's offline compiler makes of the kernels; make xpu-offline-short: Debian 12's alone.
+$(BUILD)/xpu-kernels: tests/xpu/kernels.c $(BUILD)/libgdn.a
+	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -o $@ $< $(BUILD)/libgdn.a $(LDLIBS)
+.PHONY: xpu-offline xpu-offline-short
+xpu-offline: $(BUILD)/xpu-kernels
+	BUILD=$(BUILD) sh tests/xpu/offline.sh
+xpu-offline-short: $(BUILD)/xpu-kernels
+	BUILD=$(BUILD) sh tests/xpu/offline.sh --short
+
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)
 bench-kernels: $(BUILD)/check
