@@ -8,6 +8,7 @@
 #   fuzz   every parser from its corpus, FUZZ_TIME seconds each; T=NAME: only this one
 #   arch   the library compiles for a machine without any of our instruction sets
 #   cli    the program as its user sees it
+#   xpu-offline  what Intel's offline compiler makes of the OpenCL kernels
 #
 # Every program counts as a step.  Its output is kept in BUILD/test-logs and shown when it
 # fails.  What cannot run here says what is missing and counts as skipped.  The last line is
@@ -233,11 +234,17 @@ section_cli() {
     done
 }
 
-[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli
+section_xpu_offline() {
+    step "build xpu-kernels" $MAKE -s --no-print-directory BUILD="$BUILD/gcc" "$BUILD/gcc/xpu-kernels" &&
+        step "xpu-offline" env BUILD="$BUILD/gcc" sh tests/xpu/offline.sh --short
+}
+
+[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli xpu-offline
 began=$(date +%s)
 for section in "$@"; do
     case $section in
         gcc | clang | san | tsan | fuzz | arch | cli) "section_$section" ;;
+        xpu-offline) section_xpu_offline ;;
         *) echo "run-all.sh: no section \"$section\"" >&2 && exit 2 ;;
     esac
 done

@@ -43,6 +43,15 @@ $(STUB): tests/opencl_stub/stub.c tests/opencl_stub/stub.h
 	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -fPIC -shared -o $@ $<
 $(BUILD)/unit/test_xpu_bad: $(STUB)
 
+# What Intel's offline compiler makes of the kernels; make xpu-offline-short: Debian 12's alone.
+$(BUILD)/xpu-kernels: tests/xpu/kernels.c $(BUILD)/libgdn.a
+	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -o $@ $< $(BUILD)/libgdn.a $(LDLIBS)
+.PHONY: xpu-offline xpu-offline-short
+xpu-offline: $(BUILD)/xpu-kernels
+	BUILD=$(BUILD) sh tests/xpu/offline.sh
+xpu-offline-short: $(BUILD)/xpu-kernels
+	BUILD=$(BUILD) sh tests/xpu/offline.sh --short
+
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)
 bench-kernels: $(BUILD)/check

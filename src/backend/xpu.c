@@ -13,6 +13,7 @@
 #include "constraints.h"
 #include "xpu_driver.h"
 #include "xpu_queue.h"
+#include "xpu_x.h"
 
 /* --- devices ------------------------------------------------------------------------ */
 
@@ -62,15 +63,21 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
     /* Another driver may compile to other last bits. */
     const XXH64_hash_t h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver),
                                                 XXH3_64bits(d->info->name, strlen(d->info->name)));
-    snprintf(d->kernels, sizeof d->kernels, "portable %08x", (unsigned)h);
-    const gdn_status st = xpu_driver_open(d, err);
+    char why[128];
+    gdn_status st = xpu_choose_tier(d, why, err);
+    if (st == GDN_OK) st = xpu_driver_open(d, err);
     if (st != GDN_OK) {
         close_device(&d->base);
         return st;
     }
-    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\" memory=%s%s", d->base.name,
-            d->info->name, d->info->driver, d->usm != NULL ? "usm" : "buffer",
-            d->info->intel ? "" : " stand_in=1");
+    if (d->sg == 0) snprintf(d->kernels, sizeof d->kernels, "portable %08x", (unsigned)h);
+    else
+        snprintf(d->kernels, sizeof d->kernels, "%s%d %08x", d->emulated ? "emulated" : "xmx",
+                 d->sg, (unsigned)h);
+    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\" memory=%s%s kernels=\"%s\"%s%s%s",
+            d->base.name, d->info->name, d->info->driver, d->usm != NULL ? "usm" : "buffer",
+            d->info->intel ? "" : " stand_in=1", d->kernels, why[0] != '\0' ? " why=\"" : "", why,
+            why[0] != '\0' ? "\"" : "");
     *out = &d->base;
     return GDN_OK;
 }

@@ -3,6 +3,7 @@
  * Kernels are OpenCL C 1.2 without sub-groups: src/kern/<family>/<file>_xpu.cl, put into the
  * program as text by the Makefile, each compiled on its own when one of its kernels is first asked
  * for, behind src/kern/vec/xpu_common.cl (types, loads, stores, faults; nothing else is included).
+ * Files *_xmx_xpu.cl are of tier X (xpu_x.h) and have src/kern/vec/xpu_xmx.cl too.
  * Work-groups have 256 items at most and 32 KiB of local memory; that runs everywhere.
  *
  * An op puts its arguments in the kernel's order and starts it; a failure in between is remembered
@@ -76,6 +77,8 @@ typedef struct {
     _Atomic uint64_t n_freed;   /* pieces of memory let go                       */
     uint64_t         n_launch;
     char             kernels[32];
+    int              sg;        /* tier X (xpu_x.h): size of a sub-group; 0: tier P  */
+    bool             emulated;  /* by a model                                        */
 } xpu_device;
 
 typedef struct {
@@ -102,9 +105,10 @@ typedef struct {
     } scratch[XPU_N_SCRATCH];
 } xpu_queue;
 
-/* Rows as they are in the file, one after the other without gaps. */
+/* Rows as they are in the file, one after the other without gaps; or packed for tier X. */
 typedef struct {
     gdn_weight base;
+    bool       packed;     /* as linear_xmx_xpu.cl has it                           */
     cl_mem     data;       /* [n_expert][n][k] of base.type                         */
     cl_mem     scale;      /* F8: f32 [n_expert][n][n_scale], NULL for other types  */
     int32_t    scale_cols; /* F8: inputs of one scale                               */

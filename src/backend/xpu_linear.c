@@ -1,5 +1,5 @@
 /* xpu_linear.c - matrix products on the xpu, and projections in one launch (linear_xpu.cl). */
-#include "xpu.h"
+#include "xpu_x.h"
 
 enum {
     STRETCH = 8, ITEMS = 128, /* as in linear_xpu.cl           */
@@ -66,6 +66,7 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     if (n_row > 0 && a->x.shape[0] == 0)
         return gdn_fail(err, GDN_E_INVALID, "linear: %lld rows of an x without any",
                         (long long)n_row);
+    if (w->packed) return xpu_linear_x(q, a, err);
     const shape *s = shape_for(n_row, w->base.n);
     const bool whole = on_vectors(&a->x, w->base.k);
     const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
@@ -98,7 +99,7 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
     const int64_t n_row = a->y.shape[0], k = w->base.k, room = (k + STRETCH - 1) / STRETCH * STRETCH;
     const int rows = n_row <= 2 ? (int)n_row : STAGED_ROWS;
     const bool norm = a->norm_w.buf != NULL;
-    if (n_row < 1 || n_row > STAGED_ROWS || (!norm && !a->swiglu) ||
+    if (w->packed || n_row < 1 || n_row > STAGED_ROWS || (!norm && !a->swiglu) ||
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];

@@ -82,6 +82,9 @@ gdn_status xpu_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     if (a->adapter.buf != NULL)
         return gdn_fail(err, GDN_E_UNSUPPORTED, "moe_experts: adapters of experts are not built in "
                         "on %s", gdn_device_name(q->device));
+    if (xpu_weight_of(a->gate_up)->packed || xpu_weight_of(a->down)->packed)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "moe_experts: a single expert is not built in on "
+                        "%s", gdn_device_name(q->device));
     gdn_status st = sort(q, a, err);
     if (st == GDN_OK) st = gate_up(q, a, err);
     return st == GDN_OK ? down(q, a, err) : st;

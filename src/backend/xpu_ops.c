@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "xpu.h"
+#include "xpu_x.h"
 
 enum { ITEMS = 64 }; /* of a work-group that takes a stretch of a row */
 
@@ -13,6 +14,7 @@ static gdn_status start_columns(xpu_call *c, int64_t n, int64_t n_row, gdn_err *
 
 gdn_status xpu_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
     const xpu_weight *w = xpu_weight_of(a->weight);
+    if (w != NULL && w->packed) return xpu_embed_x(q, a, err);
     const int64_t d = a->y.shape[1];
     xpu_call c = xpu_begin(q, "embed", "embed");
     xpu_tensor(&c, &a->y, 1);

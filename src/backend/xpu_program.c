@@ -16,7 +16,7 @@
 
 #include "../base/log.h"
 #include "xpu_driver.h"
-#include "xpu_source.h"
+#include "xpu_x.h"
 
 /* An argument as the kernel has it: most are the same from call to call, and setting one costs a
  * driver more than comparing it.  Memory that was let go may come back under its old name, so all
@@ -43,39 +43,15 @@ struct xpu_program {
     xpu_named   *kernel;
 };
 
-/* --- text and options --------------------------------------------------------------- */
+/* --- on disk ------------------------------------------------------------------------ */
 
-/* Intel's driver takes memory of more than 4 GB for short addresses unless it is told. */
-#define OPTIONS "-cl-std=CL1.2 -w -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3"
-#define INTEL   " -cl-intel-greater-than-4GB-buffer-required"
-_Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in OPTIONS");
-
-static const char *options(const xpu_device *d) {
-    return d->info->intel ? OPTIONS INTEL : OPTIONS;
-}
-
-/* Numbers of the faults, in the kernels' language. */
-static const char fault_text[] = "enum { FAULT_NONE"
-#define X(name, text) ", FAULT_" #name
-    XPU_FAULT_LIST(X)
-#undef X
-    " };\n";
-
-static const char *source(const char *file) {
-    for (const xpu_source *s = xpu_sources; s->name != NULL; s++)
-        if (strcmp(s->name, file) == 0) return (const char *)s->text;
-    return NULL;
-}
-
-static uint64_t key_of(const xpu_device *d, const char *const *text, int n) {
-    XXH64_hash_t h = XXH3_64bits(options(d), strlen(options(d)));
+static uint64_t key_of(const xpu_device *d, const xpu_text *t) {
+    XXH64_hash_t h = XXH3_64bits(t->options, strlen(t->options));
     h = XXH3_64bits_withSeed(d->info->name, strlen(d->info->name), h);
     h = XXH3_64bits_withSeed(d->info->driver, strlen(d->info->driver), h);
-    for (int i = 0; i < n; i++) h = XXH3_64bits_withSeed(text[i], strlen(text[i]), h);
+    for (int i = 0; i < t->n; i++) h = XXH3_64bits_withSeed(t->text[i], strlen(t->text[i]), h);
     return h;
 }
-
-/* --- on disk ------------------------------------------------------------------------ */
 
 static const char magic[8] = {'g', 'd', 'n', 'x', 'p', 'u', ' ', '1'};
 enum { HEAD = 16, PATH = 512 };
@@ -150,7 +126,7 @@ static void cache_program(uint64_t key, cl_program p) {
 
 /* --- compiling ---------------------------------------------------------------------- */
 
-static cl_program from_cache(const xpu_device *d, uint64_t key) {
+static cl_program from_cache(const xpu_device *d, uint64_t key, const char *options) {
     size_t bytes;
     unsigned char *binary = cache_read(key, &bytes);
     if (binary == NULL) return NULL;
@@ -161,7 +137,7 @@ static cl_program from_cache(const xpu_device *d, uint64_t key) {
                                                     &taken, &e);
     free(binary);
     if (p == NULL || e != CL_SUCCESS) return NULL;
-    if (xpu_cl.clBuildProgram(p, 1, &d->id, options(d), NULL, NULL) == CL_SUCCESS) return p;
+    if (xpu_cl.clBuildProgram(p, 1, &d->id, options, NULL, NULL) == CL_SUCCESS) return p;
     xpu_cl.clReleaseProgram(p);
     return NULL;
 }
@@ -185,25 +161,18 @@ static gdn_status not_compiled(const xpu_device *d, cl_program p, const char *fi
 }
 
 static gdn_status compile(const xpu_device *d, const char *file, cl_program *out, gdn_err *err) {
-    char plain[64], variant[64] = "";
-    const char *slash = strchr(file, '/');
-    snprintf(plain, sizeof plain, "%.*s", (int)strcspn(file, "/"), file);
-    if (slash != NULL) snprintf(variant, sizeof variant, "#define VARIANT %s\n", slash + 1);
-    const char *common = source("xpu_common"), *own = source(plain);
-    if (common == NULL || own == NULL)
+    xpu_text t;
+    if (!xpu_text_of(file, d->sg, d->emulated, d->info->intel, &t))
         return gdn_fail(err, GDN_E_DEVICE, "device %s: there are no kernels %s_xpu.cl",
                         d->base.name, file);
-    /* Messages count lines from the file's own first. */
-    const char *text[] = {fault_text, variant, common, "\n#line 1\n", own};
-    enum { N = sizeof text / sizeof *text };
-    const uint64_t key = key_of(d, text, N);
-    cl_program p = from_cache(d, key);
+    const uint64_t key = key_of(d, &t);
+    cl_program p = from_cache(d, key, t.options);
     if (p == NULL) {
         cl_int e;
-        p = xpu_cl.clCreateProgramWithSource(d->context, N, text, NULL, &e);
+        p = xpu_cl.clCreateProgramWithSource(d->context, (cl_uint)t.n, t.text, NULL, &e);
         if (p == NULL || e != CL_SUCCESS)
             return xpu_failed(d, e, err, "%s_xpu.cl", file);
-        e = xpu_cl.clBuildProgram(p, 1, &d->id, options(d), NULL, NULL);
+        e = xpu_cl.clBuildProgram(p, 1, &d->id, t.options, NULL, NULL);
         if (e != CL_SUCCESS) {
             const gdn_status st = not_compiled(d, p, file, e, err);
             xpu_cl.clReleaseProgram(p);

@@ -1,4 +1,5 @@
-/* xpu_weight.c - weight matrices on the xpu: rows one after the other, in the order of the desc.
+/* xpu_weight.c - weight matrices on the xpu: rows one after the other, in the order of the desc, or
+ * packed for the matrix engine (linear_xmx_xpu.cl).
  *
  * Rows that lie so in the file go from there, a stretch at a time; others are gathered in a stretch
  * of host memory first.  What they occupied in the file is given back stretch by stretch, so that a
@@ -8,15 +9,19 @@
 
 #include "../base/half.h"
 #include "xpu_driver.h"
+#include "xpu_x.h"
 
 enum { STRETCH = 16 << 20 };
 
 typedef struct {
     xpu_device *d;
     cl_mem   to;
-    uint64_t at;      /* in `to`, of what comes next               */
-    char    *stretch; /* of gathered rows, made when first needed  */
-    uint64_t room;
+    uint64_t at;      /* in `to`, of what comes next                       */
+    char    *stretch; /* of gathered or packed rows, made when first needed */
+    uint64_t room, used;
+    /* Packed: rows until there are sg of them, each with zeros to the end of its steps. */
+    uint16_t *row;
+    int32_t  n_row, steps;
 } upload;
 
 static gdn_status send(upload *u, const void *from, uint64_t bytes, gdn_err *err) {
@@ -27,18 +32,56 @@ static gdn_status send(upload *u, const void *from, uint64_t bytes, gdn_err *err
     return GDN_OK;
 }
 
+static uint64_t packed_bytes(const upload *u) {
+    return (uint64_t)u->d->sg * (uint64_t)u->steps * 16 * sizeof *u->row;
+}
+
+/* Pairs of inputs, the same pair of sg rows side by side. */
+static gdn_status pack(upload *u, gdn_err *err) {
+    const int32_t sg = u->d->sg, pairs = u->steps * 8;
+    uint32_t *to = (uint32_t *)(void *)(u->stretch + u->used);
+    const uint32_t *from = (const uint32_t *)(const void *)u->row;
+    for (int32_t p = 0; p < pairs; p++)
+        for (int32_t r = 0; r < sg; r++) *to++ = from[(int64_t)r * pairs + p];
+    u->used += packed_bytes(u);
+    u->n_row = 0;
+    if (u->room - u->used >= packed_bytes(u)) return GDN_OK;
+    const uint64_t all = u->used;
+    u->used = 0;
+    return send(u, u->stretch, all, err);
+}
+
+static gdn_status pack_row(upload *u, const void *row, uint64_t bytes, gdn_err *err) {
+    memcpy(u->row + (int64_t)u->n_row * u->steps * 16, row, bytes);
+    return ++u->n_row == u->d->sg ? pack(u, err) : GDN_OK;
+}
+
+/* The last rows are packed among zeros. */
+static gdn_status pack_end(upload *u, gdn_err *err) {
+    gdn_status st = GDN_OK;
+    if (u->n_row > 0) {
+        const int64_t row = (int64_t)u->steps * 16;
+        memset(u->row + u->n_row * row, 0, (uint64_t)((u->d->sg - u->n_row) * row) * sizeof *u->row);
+        st = pack(u, err);
+    }
+    return st == GDN_OK ? send(u, u->stretch, u->used, err) : st;
+}
+
 /* Rows r .. r + n - 1 of a part, in the order they are to have. */
 static gdn_status send_rows(upload *u, const gdn_weight_part *p, int64_t r, int64_t n, uint64_t row,
                             gdn_err *err) {
     const char *data = p->data;
-    if (p->order == NULL && p->row_bytes == (int64_t)row)
+    gdn_status st = GDN_OK;
+    if (u->row == NULL && p->order == NULL && p->row_bytes == (int64_t)row)
         return send(u, data + r * p->row_bytes, (uint64_t)n * row, err);
     if (u->stretch == NULL && (u->stretch = malloc(u->room)) == NULL)
         return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
-    for (int64_t i = 0; i < n; i++)
-        memcpy(u->stretch + (uint64_t)i * row,
-               data + (p->order != NULL ? p->order[r + i] : r + i) * p->row_bytes, row);
-    return send(u, u->stretch, (uint64_t)n * row, err);
+    for (int64_t i = 0; i < n && st == GDN_OK; i++) {
+        const char *from = data + (p->order != NULL ? p->order[r + i] : r + i) * p->row_bytes;
+        if (u->row != NULL) st = pack_row(u, from, row, err);
+        else memcpy(u->stretch + (uint64_t)i * row, from, row);
+    }
+    return st != GDN_OK || u->row != NULL ? st : send(u, u->stretch, (uint64_t)n * row, err);
 }
 
 static gdn_status part_up(upload *u, const gdn_weight_desc *d, const gdn_weight_part *p,
@@ -64,9 +107,17 @@ static gdn_status rows_up(xpu_weight *w, const gdn_weight_desc *d, gdn_err *err)
     upload u = {.d = (xpu_device *)w->base.device, .to = w->data};
     u.room = row < STRETCH ? STRETCH / row * row : row;
     gdn_status st = GDN_OK;
+    if (w->packed) {
+        u.steps = xpu_steps(d->k);
+        if (u.room < packed_bytes(&u)) u.room = packed_bytes(&u);
+        u.row = calloc((size_t)u.d->sg * (size_t)u.steps * 16, sizeof *u.row);
+        if (u.row == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    }
     for (int64_t i = 0; i < (int64_t)d->n_expert * d->n_part && st == GDN_OK; i++)
         st = part_up(&u, d, d->part + i, err);
+    if (st == GDN_OK && w->packed) st = pack_end(&u, err);
     free(u.stretch);
+    free(u.row);
     return st;
 }
 
@@ -110,13 +161,20 @@ gdn_status xpu_weight_create(gdn_device *dev, const gdn_weight_desc *d, gdn_weig
                              gdn_err *err) {
     xpu_weight *w = calloc(1, sizeof *w);
     if (w == NULL) return gdn_fail(err, GDN_E_NOMEM, "weight: out of memory");
+    const xpu_device *xpu = (const xpu_device *)dev;
+    uint64_t rows = (uint64_t)d->n, inputs = (uint64_t)d->k;
+    w->packed = xpu_packs(xpu, d->type, d->n_expert);
+    if (w->packed) {
+        rows = (rows + (uint64_t)xpu->sg - 1) / (uint64_t)xpu->sg * (uint64_t)xpu->sg;
+        inputs = (uint64_t)xpu_steps(d->k) * 16;
+    }
     w->base = (gdn_weight){.device = dev,
                            .type = d->type,
-                           .input_type = GDN_F32,
+                           .input_type = xpu->sg != 0 && d->type == GDN_BF16 ? GDN_BF16 : GDN_F32,
                            .n_expert = d->n_expert,
                            .n = d->n,
                            .k = d->k,
-                           .bytes = (uint64_t)d->n_expert * (uint64_t)d->n * (uint64_t)d->k *
+                           .bytes = (uint64_t)d->n_expert * rows * inputs *
                                     (uint64_t)gdn_type_bytes(d->type)};
     if (d->type == GDN_F8) {
         w->scale_cols = d->scale_cols;

@@ -1,0 +1,129 @@
+/* xpu_x.c - which tier a device runs; the texts and options of both. */
+#include "xpu_x.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/switch.h"
+#include "xpu_source.h"
+
+/* --- the tier ------------------------------------------------------------------------- */
+
+static bool listed(const char *list, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
+        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return true;
+    return false;
+}
+
+/* The smallest size of a sub-group, which is the engine's; 0 and why not. */
+static int engine(const xpu_device *d, char why[128]) {
+    enum { SUB_GROUP_SIZES_INTEL = 0x4108 };
+    static const char *const need[] = {
+        "cl_intel_subgroups", "cl_intel_subgroups_short", "cl_intel_required_subgroup_size",
+        "cl_intel_subgroup_local_block_io", "cl_intel_subgroup_matrix_multiply_accumulate",
+    };
+    size_t bytes = 0, size[16], least = 0;
+    char *all = NULL;
+    why[0] = '\0';
+    if (xpu_cl.clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, 0, NULL, &bytes) == CL_SUCCESS)
+        all = calloc(bytes + 1, 1);
+    if (all == NULL ||
+        xpu_cl.clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, bytes, all, NULL) != CL_SUCCESS)
+        snprintf(why, 128, "its extensions cannot be read");
+    for (size_t i = 0; i < sizeof need / sizeof *need && why[0] == '\0'; i++)
+        if (!listed(all, need[i])) snprintf(why, 128, "it has no %s", need[i]);
+    free(all);
+    if (why[0] != '\0') return 0;
+    if (xpu_cl.clGetDeviceInfo(d->id, SUB_GROUP_SIZES_INTEL, sizeof size, size, &bytes) ==
+        CL_SUCCESS)
+        for (size_t i = 0; i < bytes / sizeof *size; i++)
+            if (least == 0 || size[i] < least) least = size[i];
+    if (least == 8 || least == 16) return (int)least;
+    snprintf(why, 128, "its smallest sub-group is %zu, not 8 or 16", least);
+    return 0;
+}
+
+gdn_status xpu_choose_tier(xpu_device *d, char why[128], gdn_err *err) {
+    const char *tier = gdn_switch_get(GDN_SWITCH_XPU_TIER);
+    why[0] = '\0';
+    d->sg = 0;
+    d->emulated = false;
+    if (tier == NULL || *tier == '\0') {
+        d->sg = engine(d, why);
+    } else if (strcmp(tier, "p") == 0) {
+        snprintf(why, 128, "GDN_XPU_TIER is p");
+    } else if (strcmp(tier, "x") == 0) {
+        d->sg = engine(d, why);
+        if (d->sg == 0)
+            return gdn_fail(err, GDN_E_UNSUPPORTED, "device %s: GDN_XPU_TIER is x, but %s",
+                            d->base.name, why);
+    } else if (strcmp(tier, "emulated") == 0 || strcmp(tier, "emulated8") == 0) {
+        d->sg = tier[8] == '8' ? 8 : 16;
+        d->emulated = true;
+    } else {
+        return gdn_fail(err, GDN_E_INVALID, "GDN_XPU_TIER is '%.20s': need p, x, emulated or "
+                        "emulated8", tier);
+    }
+    return GDN_OK;
+}
+
+/* --- texts ---------------------------------------------------------------------------- */
+
+static const char common[] = "-cl-std=CL1.2 -w"
+                             " -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3";
+/* Intel's driver takes memory of more than 4 GB for short addresses unless it is told. */
+static const char large_memory[] = " -cl-intel-greater-than-4GB-buffer-required";
+_Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in common");
+
+/* Numbers of the faults, in the kernels' language. */
+static const char fault_text[] = "enum { FAULT_NONE"
+#define X(name, text) ", FAULT_" #name
+    XPU_FAULT_LIST(X)
+#undef X
+    " };\n";
+
+/* Files of tier X that keep more than 128 registers of results and operands. */
+static const char *const large[] = {"linear_tile_xmx", NULL};
+
+/* Files that are compiled once more for each of some values of VARIANT. */
+static const struct {
+    const char *file, *values;
+} variants[] = {{"linear", "32 64"}};
+
+const char *xpu_variants_of(const char *file) {
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
+        if (strcmp(variants[i].file, file) == 0) return variants[i].values;
+    return NULL;
+}
+
+static const char *source(const char *file, size_t n) {
+    for (const xpu_source *s = xpu_sources; s->name != NULL; s++)
+        if (strlen(s->name) == n && memcmp(s->name, file, n) == 0) return (const char *)s->text;
+    return NULL;
+}
+
+bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *out) {
+    const size_t n = strcspn(file, "/");
+    const bool x = n > 4 && memcmp(file + n - 4, "_xmx", 4) == 0;
+    const char *own = source(file, n);
+    if (own == NULL || (x && sg == 0)) return false;
+    bool registers = false;
+    for (int i = 0; large[i] != NULL; i++) registers |= strcmp(large[i], file) == 0;
+    out->n = 0;
+    out->text[out->n++] = fault_text;
+    out->text[out->n++] = source("xpu_common", strlen("xpu_common"));
+    if (x) out->text[out->n++] = source("xpu_xmx", strlen("xpu_xmx"));
+    out->text[out->n++] = "\n#line 1\n"; /* messages count lines from the file's own first */
+    out->text[out->n++] = own;
+    int at = snprintf(out->options, sizeof out->options, "%s%s", common, intel ? large_memory : "");
+    if (file[n] == '/')
+        at += snprintf(out->options + at, sizeof out->options - (size_t)at, " -DVARIANT=%.8s",
+                       file + n + 1);
+    if (x)
+        snprintf(out->options + at, sizeof out->options - (size_t)at, " -DSG=%d%s%s", sg,
+                 emulated ? " -DSG_EMU" : "",
+                 registers && !emulated ? " -cl-intel-256-GRF-per-thread" : "");
+    return true;
+}
