@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.join(HERE, "..", "..", "python")
@@ -184,7 +183,6 @@ def skipped_because(found):
 
 
 def main(checkout, out, *arguments):
-    began = time.time()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as root:
         root = os.path.realpath(root)
@@ -209,7 +207,7 @@ def main(checkout, out, *arguments):
     report = {
         "suite": {"name": "vllm-xpu-kernels tests/gdn_attn", "commit": commit_of(checkout),
                   "files": files, "arguments": list(arguments)},
-        "versions": versions(), "seconds": round(time.time() - began),
+        "versions": versions(),
         **count, "not_run": len(not_run), "by_file": by_file(found, not_run),
         "failed_because": by_reason, "skipped_because": skipped_because(found),
         "older_conv_convention_rerun": {"passed": len(again) - len(older_failed),
