@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.join(HERE, "..", "..", "python")
@@ -31,6 +30,7 @@ REASONS = (
     ("other_arguments", r"missing value for argument|Unknown keyword argument|expected at most"),
     ("memory", r"not enough memory|MemoryError"),
 )
+OUTCOMES = ("passed", "failed", "skipped")
 # Other extensions that shared helpers of the suite may import; nothing is in them.
 EXTENSIONS = ("_C", "_moe_C", "_vllm_fa2_C")
 
@@ -163,8 +163,26 @@ def commit_of(checkout):
     return done.stdout.strip() or None
 
 
+def by_file(found, not_run):
+    table = {}
+    for name, outcome in [(name, r["outcome"]) for name, r in found.items()] + [
+            (name, "not_run") for name in not_run]:
+        row = table.setdefault(name.partition("::")[0], dict.fromkeys((*OUTCOMES, "not_run"), 0))
+        row[outcome] += 1
+    return table
+
+
+def skipped_because(found):
+    """{the suite's reason: number of tests}"""
+    count = {}
+    for r in found.values():
+        if r["outcome"] == "skipped":
+            reason = re.sub(r".*Skipped: (.*?)['\"]\)$", r"\1", r["reason"], flags=re.DOTALL)
+            count[reason] = count.get(reason, 0) + 1
+    return count
+
+
 def main(checkout, out, *arguments):
-    began = time.time()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as root:
         root = os.path.realpath(root)
@@ -175,31 +193,23 @@ def main(checkout, out, *arguments):
         failures = [dict(r, why=why(r["reason"])) for r in found.values()
                     if r["outcome"] == "failed"]
         older = [r["test"] for r in failures if r["why"] == "older_conv_convention"]
-        again = {}
+        again, older_state = {}, os.path.join(state, "older")
         if older and not not_run:
-            again, again_not_run = run(root, os.path.join(state, "older"), files, arguments, older,
-                                       True)
+            again, again_not_run = run(root, older_state, files, arguments, older, True)
             not_run += [name + " (older convention)" for name in again_not_run]
-    count = {name: sum(r["outcome"] == name for r in found.values())
-             for name in ("passed", "failed", "skipped")}
+        elif older and os.path.isdir(older_state):  # stopped: no more than what is there
+            kept = results(older_state)
+            again = {name: kept[name] for name in older if name in kept}
+    count = {name: sum(r["outcome"] == name for r in found.values()) for name in OUTCOMES}
     by_reason = {name: sum(r["why"] == name for r in failures)
                  for name in [name for name, _ in REASONS] + ["own"]}
-    skipped = {}
-    for r in found.values():
-        if r["outcome"] == "skipped":
-            reason = r["reason"].rpartition("Skipped: ")[2].rstrip("')")
-            skipped[reason] = skipped.get(reason, 0) + 1
     older_failed = [r for r in again.values() if r["outcome"] != "passed"]
-    by_file = {}
-    for name, r in found.items():
-        part = by_file.setdefault(name.partition("::")[0], {"passed": 0, "failed": 0, "skipped": 0})
-        part[r["outcome"]] += 1
     report = {
         "suite": {"name": "vllm-xpu-kernels tests/gdn_attn", "commit": commit_of(checkout),
                   "files": files, "arguments": list(arguments)},
-        "versions": versions(), "seconds": round(time.time() - began),
-        **count, "not_run": len(not_run), "by_file": by_file, "failed_because": by_reason,
-        "skipped_because": skipped,
+        "versions": versions(),
+        **count, "not_run": len(not_run), "by_file": by_file(found, not_run),
+        "failed_because": by_reason, "skipped_because": skipped_because(found),
         "older_conv_convention_rerun": {"passed": len(again) - len(older_failed),
                                         "failed": len(older_failed)},
         "failures": [{"test": r["test"], "why": r["why"], "reason": r["reason"][-400:]}

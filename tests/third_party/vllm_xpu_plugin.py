@@ -4,9 +4,10 @@ put the older convention for drafts on top of gdn.torch.
 In that convention a draft's window, the last W - 1 inputs, is stored in the slot of its own column,
 and history is read from the slot of the last accepted one.
 
-GDN_PLUGIN_STATE is a folder: what is selected goes to selected.json, and each test's result, when it
-is there, is a line of results.I.jsonl.  GDN_PLUGIN_PART, "I/N": every Nth test, those of few tokens
-first.  GDN_PLUGIN_ONLY and GDN_PLUGIN_KNOWN name lists of tests: to run no others, and not these."""
+GDN_PLUGIN_STATE is a folder: what is selected goes to selected.json, and the result of each test,
+when it is there, is a line of results.I.jsonl.  GDN_PLUGIN_PART, "I/N": every Nth test, those of few
+tokens first.  GDN_PLUGIN_ONLY and GDN_PLUGIN_KNOWN name lists of tests: to run no others, and not
+these."""
 import contextlib
 import json
 import os
