@@ -8,6 +8,7 @@
 #   fuzz   every parser from its corpus, FUZZ_TIME seconds each; T=NAME: only this one
 #   arch   the library compiles for a machine without any of our instruction sets
 #   cli    the program as its user sees it
+#   xpu    the OpenCL kernels under oclgrind
 #
 # Every program counts as a step.  Its output is kept in BUILD/test-logs and shown when it
 # fails.  What cannot run here says what is missing and counts as skipped.  The last line is
@@ -62,7 +63,7 @@ build() {
     for t in "$@"; do
         case $t in
             gdn | check | libgdn.a) targets="$targets $folder/$t" ;;
-            unit/*) targets="$targets $folder/$t" ;;
+            unit/* | xpu/*) targets="$targets $folder/$t" ;;
             *) targets="$targets $t" ;;
         esac
     done
@@ -231,11 +232,20 @@ section_cli() {
     done
 }
 
-[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli
+section_xpu() {
+    if ! command -v oclgrind >/dev/null; then
+        skip "xpu oclgrind" "oclgrind is not installed"
+        return
+    fi
+    build gcc gcc WERROR=-Werror libgdn.a xpu/kernels || return
+    step "xpu oclgrind" tests/xpu/oclgrind.sh "$(realpath "$BUILD")/gcc/xpu/kernels" --fast
+}
+
+[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli xpu
 began=$(date +%s)
 for section in "$@"; do
     case $section in
-        gcc | clang | san | tsan | fuzz | arch | cli) "section_$section" ;;
+        gcc | clang | san | tsan | fuzz | arch | cli | xpu) "section_$section" ;;
         *) echo "run-all.sh: no section \"$section\"" >&2 && exit 2 ;;
     esac
 done

@@ -32,9 +32,16 @@ LONG_BIN := $(LONG:tests/long/%.c=$(BUILD)/long/%)
 $(BUILD)/long/%: $(BUILD)/obj/tests/long/%.o $(HELP_OBJ) $(BUILD)/libgdn.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(SAN) -o $@ $< $(HELP_OBJ) $(BUILD)/libgdn.a $(LDLIBS) -lcmocka
-test-long: $(LONG_BIN)
+test-long: $(LONG_BIN) $(BUILD)/xpu/kernels
 	@set -e; for t in $(LONG_BIN); do echo "== $$t"; $$t; done
+	tests/xpu/oclgrind.sh $(abspath $(BUILD))/xpu/kernels
 -include $(LONG:%.c=$(BUILD)/obj/%.d)
+
+# Every kernel of the xpu device, for oclgrind.
+$(BUILD)/xpu/%: $(BUILD)/obj/tests/xpu/%.o $(BUILD)/libgdn.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SAN) -o $@ $< $(BUILD)/libgdn.a $(LDLIBS)
+-include $(BUILD)/obj/tests/xpu/kernels.d
 
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)
