@@ -21,6 +21,11 @@ step_limit=600 # seconds, for a step that hangs; builds take long on a busy mach
 passed=0 failed=0 skipped=0
 mkdir -p "$LOGS" || exit 1
 
+# Kernels that PoCL has compiled for one test serve the others.
+GDN_TEST_OPENCL_CACHE=$(mktemp -d) || exit 1
+trap 'rm -rf "$GDN_TEST_OPENCL_CACHE"' EXIT
+export GDN_TEST_OPENCL_CACHE
+
 # Sanitizers of older compilers cannot place their shadow when the kernel randomises much.
 STEADY=
 if setarch "$(uname -m)" -R true 2>/dev/null; then STEADY="setarch $(uname -m) -R"; fi
