@@ -100,7 +100,7 @@ END
 }
 
 run_tests() {
-    need_packages $BUILD_PACKAGES libcmocka-dev clang libclang-rt-dev ocl-icd-libopencl1 pocl-opencl-icd intel-opencl-icd
+    need_packages $BUILD_PACKAGES libcmocka-dev clang libclang-rt-dev ocl-icd-libopencl1 pocl-opencl-icd intel-opencl-icd oclgrind
     exec tests/run-all.sh
 }
 

@@ -8,7 +8,7 @@
 #   fuzz   every parser from its corpus, FUZZ_TIME seconds each; T=NAME: only this one
 #   arch   the library compiles for a machine without any of our instruction sets
 #   cli    the program as its user sees it
-#   xpu-offline  what Intel's offline compiler makes of the OpenCL kernels
+#   xpu    the OpenCL kernels under oclgrind, and what Intel's offline compiler makes of them
 #
 # Every program counts as a step.  Its output is kept in BUILD/test-logs and shown when it
 # fails.  What cannot run here says what is missing and counts as skipped.  The last line is
@@ -20,6 +20,11 @@ LOGS=$BUILD/test-logs
 step_limit=600 # seconds, for a step that hangs; builds take long on a busy machine
 passed=0 failed=0 skipped=0
 mkdir -p "$LOGS" || exit 1
+
+# Kernels that PoCL has compiled for one test serve the others.
+GDN_TEST_OPENCL_CACHE=$(mktemp -d) || exit 1
+trap 'rm -rf "$GDN_TEST_OPENCL_CACHE"' EXIT
+export GDN_TEST_OPENCL_CACHE
 
 # Sanitizers of older compilers cannot place their shadow when the kernel randomises much.
 STEADY=
@@ -63,7 +68,7 @@ build() {
     for t in "$@"; do
         case $t in
             gdn | check | libgdn.a) targets="$targets $folder/$t" ;;
-            unit/*) targets="$targets $folder/$t" ;;
+            unit/* | xpu/* | xpu-sources) targets="$targets $folder/$t" ;;
             *) targets="$targets $t" ;;
         esac
     done
@@ -234,17 +239,21 @@ section_cli() {
     done
 }
 
-section_xpu_offline() {
-    step "build xpu-kernels" $MAKE -s --no-print-directory BUILD="$BUILD/gcc" "$BUILD/gcc/xpu-kernels" &&
-        step "xpu-offline" env BUILD="$BUILD/gcc" sh tests/xpu/offline.sh --short
+section_xpu() {
+    build gcc gcc WERROR=-Werror libgdn.a xpu/kernels xpu-sources || return
+    step "xpu offline" env BUILD="$BUILD/gcc" sh tests/xpu/offline.sh --short
+    if ! command -v oclgrind >/dev/null; then
+        skip "xpu oclgrind" "oclgrind is not installed"
+        return
+    fi
+    step "xpu oclgrind" tests/xpu/oclgrind.sh "$(realpath "$BUILD")/gcc/xpu/kernels" --fast
 }
 
-[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli xpu-offline
+[ $# -gt 0 ] || set -- gcc clang san tsan fuzz arch cli xpu
 began=$(date +%s)
 for section in "$@"; do
     case $section in
-        gcc | clang | san | tsan | fuzz | arch | cli) "section_$section" ;;
-        xpu-offline) section_xpu_offline ;;
+        gcc | clang | san | tsan | fuzz | arch | cli | xpu) "section_$section" ;;
         *) echo "run-all.sh: no section \"$section\"" >&2 && exit 2 ;;
     esac
 done

@@ -32,8 +32,9 @@ LONG_BIN := $(LONG:tests/long/%.c=$(BUILD)/long/%)
 $(BUILD)/long/%: $(BUILD)/obj/tests/long/%.o $(HELP_OBJ) $(BUILD)/libgdn.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(SAN) -o $@ $< $(HELP_OBJ) $(BUILD)/libgdn.a $(LDLIBS) -lcmocka
-test-long: $(LONG_BIN)
+test-long: $(LONG_BIN) $(BUILD)/xpu/kernels
 	@set -e; for t in $(LONG_BIN); do echo "== $$t"; $$t; done
+	tests/xpu/oclgrind.sh $(abspath $(BUILD))/xpu/kernels
 -include $(LONG:%.c=$(BUILD)/obj/%.d)
 
 # A driver of OpenCL that fails when it is told to, for the xpu device's test of that.
@@ -44,13 +45,19 @@ $(STUB): tests/opencl_stub/stub.c tests/opencl_stub/stub.h
 $(BUILD)/unit/test_xpu_bad: $(STUB)
 
 # What Intel's offline compiler makes of the kernels; make xpu-offline-short: Debian 12's alone.
-$(BUILD)/xpu-kernels: tests/xpu/kernels.c $(BUILD)/libgdn.a
+$(BUILD)/xpu-sources: tests/xpu/sources.c $(BUILD)/libgdn.a
 	$(CC) $(WARN) $(CPPFLAGS) $(CFLAGS) $(SAN) -o $@ $< $(BUILD)/libgdn.a $(LDLIBS)
 .PHONY: xpu-offline xpu-offline-short
-xpu-offline: $(BUILD)/xpu-kernels
+xpu-offline: $(BUILD)/xpu-sources
 	BUILD=$(BUILD) sh tests/xpu/offline.sh
-xpu-offline-short: $(BUILD)/xpu-kernels
+xpu-offline-short: $(BUILD)/xpu-sources
 	BUILD=$(BUILD) sh tests/xpu/offline.sh --short
+
+# Every kernel of the xpu device, for oclgrind.
+$(BUILD)/xpu/%: $(BUILD)/obj/tests/xpu/%.o $(BUILD)/libgdn.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SAN) -o $@ $< $(BUILD)/libgdn.a $(LDLIBS)
+-include $(BUILD)/obj/tests/xpu/kernels.d
 
 check: $(BUILD)/check
 	$(BUILD)/check $(NAME)

@@ -1,47 +1,414 @@
-/* kernels.c - writes every file of OpenCL kernels as the program gives it to a compiler:
+/* kernels.c - every kernel of the xpu device once, on tensors small enough for an interpreter.
  *
- *     xpu-kernels DIR SG     DIR/<file>.cl and DIR/<file>.opt, for sub-groups of SG items */
+ *     kernels [--fast]             all cases, or those that take little time
+ *     kernels --canary FILE NAME   a kernel of FILE alone, as canary.cl has them
+ *
+ * oclgrind.sh runs it where each access of memory is looked at.  Results are compared with the cpu's
+ * as well, so that a kernel which does nothing is no pass.  The kernels that there are come from the
+ * compiled files; one that no case has run fails the whole: whoever adds a kernel adds a line to
+ * `cases`, and a function that calls the operator (selftest.h makes the tensors). */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../src/backend/selftest.h"
+#include "../../src/backend/xpu.h"
 #include "../../src/backend/xpu_source.h"
-#include "../../src/backend/xpu_x.h"
 
-static FILE *open_file(const char *dir, const char *name, const char *end) {
-    char path[512];
-    snprintf(path, sizeof path, "%.400s/%.60s.%s", dir, name, end);
-    FILE *f = fopen(path, "w");
-    if (f == NULL) perror(path), exit(1);
-    return f;
+static const double SUM = 2e-5, ROUNDED = 0x1p-7;
+
+/* --- kernels that there are, and that ran ------------------------------------------- */
+
+typedef struct {
+    char      name[64];
+    cl_kernel cl[8]; /* the same name may come from several programs */
+    int       n_cl;
+    bool      ran;
+} known_kernel;
+
+static known_kernel known[256];
+static int n_known, n_built;
+static xpu_cl_table real; /* the functions behind ours */
+
+static known_kernel *find(const char *name, size_t len) {
+    for (int i = 0; i < n_known; i++)
+        if (strlen(known[i].name) == len && memcmp(known[i].name, name, len) == 0) return &known[i];
+    if (n_known == (int)(sizeof known / sizeof *known)) abort();
+    known_kernel *k = &known[n_known++];
+    snprintf(k->name, sizeof k->name, "%.*s", (int)len, name);
+    return k;
 }
 
-/* name: of the files; file: as the program asks for it. */
-static int write_one(const char *dir, const char *name, const char *file, int sg) {
-    xpu_text t;
-    if (!xpu_text_of(file, sg, false, true, &t)) return 1;
-    FILE *f = open_file(dir, name, "cl");
-    for (int i = 0; i < t.n; i++) fputs(t.text[i], f);
-    if (fclose(f) != 0) return 1;
-    f = open_file(dir, name, "opt");
-    fputs(t.options, f);
-    return fclose(f) != 0;
+static cl_int build(cl_program p, cl_uint n, const cl_device_id *d, const char *options,
+                    void(CL_CALLBACK *done)(cl_program, void *), void *arg) {
+    char names[8192] = "";
+    const cl_int e = real.clBuildProgram(p, n, d, options, done, arg);
+    if (e != CL_SUCCESS) return e;
+    n_built++;
+    if (real.clGetProgramInfo(p, CL_PROGRAM_KERNEL_NAMES, sizeof names, names, NULL) != CL_SUCCESS)
+        abort();
+    for (const char *at = names; *at != '\0';) {
+        const size_t len = strcspn(at, ";");
+        if (len > 0) find(at, len);
+        at += len + (at[len] == ';');
+    }
+    return e;
+}
+
+static cl_kernel create(cl_program p, const char *name, cl_int *e) {
+    cl_kernel k = real.clCreateKernel(p, name, e);
+    known_kernel *of = k != NULL ? find(name, strlen(name)) : NULL;
+    if (of != NULL && of->n_cl < 8) of->cl[of->n_cl++] = k;
+    return k;
+}
+
+static cl_int start(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *at,
+                    const size_t *global, const size_t *local, cl_uint n, const cl_event *wait,
+                    cl_event *event) {
+    for (int i = 0; i < n_known; i++)
+        for (int c = 0; c < known[i].n_cl; c++) known[i].ran |= known[i].cl[c] == k;
+    return real.clEnqueueNDRangeKernel(q, k, dim, at, global, local, n, wait, event);
+}
+
+/* oclgrind's marks of what was never written outlive freed memory and fall on who gets it next. */
+static cl_int keep_memory(cl_mem m) {
+    (void)m;
+    return CL_SUCCESS;
+}
+
+static void watch(void) {
+    real = xpu_cl;
+    xpu_cl.clBuildProgram = build;
+    xpu_cl.clCreateKernel = create;
+    xpu_cl.clEnqueueNDRangeKernel = start;
+    xpu_cl.clReleaseMemObject = keep_memory;
+}
+
+/* --- cases -------------------------------------------------------------------------- */
+
+/* An operator with the arguments of each side. */
+#define ON_BOTH(op, args, ...)                                          \
+    for (int s = 0; s < SELFTEST_SIDES && t->st == GDN_OK; s++) {       \
+        const args a = {__VA_ARGS__};                                   \
+        gdn_selftest_ran(t, op(t->queue[s], &a, &t->why));              \
+    }
+#define INTS(n, ...) gdn_selftest_ints(t, n, 0, (const int32_t[]){__VA_ARGS__})
+#define RANDOM(...) gdn_selftest_random(t, __VA_ARGS__)
+#define OUT(...) gdn_selftest_out(t, __VA_ARGS__)
+
+static void embed(gdn_selftest *t) {
+    const gdn_pair table = RANDOM(GDN_BF16, -1, 1, 9, 24, 0, 0), ids = INTS(3, 8, 0, 3),
+                   y = OUT(GDN_F32, 3, 24, 0);
+    ON_BOTH(gdn_op_embed, gdn_embed_args, .y = y.on[s], .ids = ids.on[s], .table = table.on[s])
+    gdn_selftest_same(t, "y", &y, 0);
+}
+
+static void norms(gdn_selftest *t) {
+    const gdn_pair x = RANDOM(GDN_F32, -1, 1, 3, 40, 0, 0), z = RANDOM(GDN_F32, -1, 1, 3, 40, 0, 0),
+                   w = RANDOM(GDN_F32, 0, 2, 40, 0, 0, 0), y = OUT(GDN_F32, 3, 40, 0),
+                   h = OUT(GDN_BF16, 3, 40, 0), gated = OUT(GDN_F32, 3, 40, 0);
+    ON_BOTH(gdn_op_rms_norm, gdn_rms_norm_args, .y = y.on[s], .x = x.on[s], .w = w.on[s], .eps = 1e-6f)
+    ON_BOTH(gdn_op_rms_norm, gdn_rms_norm_args, .y = h.on[s], .x = x.on[s], .z = z.on[s],
+            .w = w.on[s], .eps = 1e-6f)
+    ON_BOTH(gdn_rms_norm_gated, gdn_rms_norm_gated_args, .y = gated.on[s], .x = x.on[s],
+            .z = z.on[s], .w = w.on[s], .eps = 1e-6f, .norm_after_gate = true)
+    gdn_selftest_same(t, "y", &y, SUM);
+    gdn_selftest_same(t, "bf16", &h, ROUNDED);
+    gdn_selftest_same(t, "gated", &gated, SUM);
+}
+
+static void elements(gdn_selftest *t) {
+    const gdn_pair x = RANDOM(GDN_F32, -3, 3, 3, 34, 0, 0), h = OUT(GDN_F16, 3, 34, 0),
+                   y = OUT(GDN_F32, 3, 17, 0), cs = OUT(GDN_F32, 3, 8, 0),
+                   pos = gdn_selftest_ints(t, 3, 3, (const int32_t[]){0, 0, 0, 5, 5, 5, 900, 7, 9});
+    ON_BOTH(gdn_op_cast, gdn_cast_args, .y = h.on[s], .x = x.on[s])
+    ON_BOTH(gdn_op_swiglu, gdn_swiglu_op_args, .y = y.on[s], .x = x.on[s])
+    ON_BOTH(gdn_op_rope_angles, gdn_rope_angles_args, .cs = cs.on[s], .pos = pos.on[s],
+            .theta = 1e4, .section = {2, 1, 1}, .mrope = true)
+    gdn_selftest_same(t, "cast", &h, 0);
+    gdn_selftest_same(t, "swiglu", &y, SUM);
+    gdn_selftest_same(t, "rope", &cs, SUM);
+}
+
+static void product(gdn_selftest *t, gdn_type type, int64_t n_row, bool bf16) {
+    enum { N = 21, K = 40 };
+    gdn_weight *w[SELFTEST_SIDES];
+    gdn_selftest_drop(t);
+    gdn_selftest_weight(t, type, 1, N, K, w);
+    if (t->st != GDN_OK) return;
+    if (bf16) w[SELFTEST_DEV]->input_type = GDN_BF16; /* the kernel is there for whoever wants it */
+    const gdn_pair x = bf16 ? gdn_selftest_exact(t, GDN_BF16, n_row, K)
+                            : RANDOM(GDN_F32, -1, 1, n_row, K, 0, 0),
+                   y = RANDOM(GDN_F32, -1, 1, n_row, N, 0, 0),
+                   row = INTS(7, 0, 1, 2, 3, 4, 5, 6);
+    ON_BOTH(gdn_op_linear, gdn_linear_op_args, .y = y.on[s], .x = x.on[s], .w = w[s],
+            .row = n_row > 1 ? gdn_tensor_slice(row.on[s], 0, 0, n_row) : (gdn_tensor){0},
+            .add = n_row > 1)
+    gdn_selftest_same(t, "y", &y, SUM);
+}
+
+static void products(gdn_selftest *t) {
+    static const gdn_type type[] = {GDN_F32, GDN_BF16, GDN_F16, GDN_F8};
+    for (size_t i = 0; i < sizeof type / sizeof *type; i++) {
+        product(t, type[i], 1, false);
+        product(t, type[i], 6, false);
+    }
+    product(t, GDN_BF16, 1, true);
+    product(t, GDN_BF16, 6, true);
+}
+
+static void adapters(gdn_selftest *t) {
+    enum { ROW = 4, N = 12, K = 20, RANK = 3 };
+    const gdn_pair x = RANDOM(GDN_F32, -1, 1, ROW, K, 0, 0), y = RANDOM(GDN_F32, -1, 1, ROW, N, 0, 0),
+                   A = RANDOM(GDN_F32, -1, 1, RANK, K, 0, 0), B = RANDOM(GDN_F32, -1, 1, N, RANK, 0, 0),
+                   which = INTS(ROW, 1, -1, 0, 1), work = OUT(GDN_F32, ROW, RANK, 0);
+    const gdn_lora lora[SELFTEST_SIDES][2] = {{{A.on[0], B.on[0], 0.5f}, {A.on[0], B.on[0], 2}},
+                                              {{A.on[1], B.on[1], 0.5f}, {A.on[1], B.on[1], 2}}};
+    ON_BOTH(gdn_op_lora, gdn_lora_op_args, .y = y.on[s], .x = x.on[s], .adapter = which.on[s],
+            .lora = lora[s], .n_lora = 2, .work = work.on[s])
+    gdn_selftest_same(t, "y", &y, SUM);
+}
+
+/* Two sequences, one of which has `past` keys; `room` blocks of a sequence's 16 tokens. */
+static void attend(gdn_selftest *t, int32_t past, int32_t room, gdn_type type) {
+    enum { HQ = 2, HKV = 1, D = 32, ROT = 8, ROW = 4, SIZE = 16, MOST = 64 };
+    const int32_t used = (past + 3) / SIZE + 1, n_page = used + 1;
+    int32_t page[2 * MOST] = {0};
+    if (room > MOST || used > room) abort();
+    gdn_selftest_drop(t);
+    for (int32_t i = 0; i < used; i++) page[i] = used - i;
+    page[room] = 0;
+    const gdn_pair q = RANDOM(GDN_F32, -1, 1, ROW, HQ, D, 0), k = RANDOM(GDN_F32, -1, 1, ROW, HKV, D, 0),
+                   v = RANDOM(GDN_F32, -1, 1, ROW, HKV, D, 0), gate = RANDOM(GDN_F32, -2, 2, ROW, HQ, D, 0),
+                   w = RANDOM(GDN_F32, 0, 2, D, 0, 0, 0), cs = RANDOM(GDN_F32, -1, 1, ROW, ROT, 0, 0),
+                   keys = RANDOM(type, -1, 1, n_page, HKV, SIZE, D),
+                   values = RANDOM(type, -1, 1, n_page, HKV, SIZE, D),
+                   from = INTS(3, 0, 3, ROW), before = INTS(2, past, 0),
+                   table = gdn_selftest_ints(t, 2, room, page), rotated = OUT(type, ROW, HQ, D),
+                   y = OUT(GDN_F32, ROW, HQ, D);
+#define LAYOUT {.seq_start = from.on[s], .n_past = before.on[s], .page = table.on[s], .block_size = SIZE}
+    ON_BOTH(gdn_op_attn_store, gdn_attn_store_args, .q_out = rotated.on[s], .k_page = keys.on[s],
+            .v_page = values.on[s], .q = q.on[s], .k = k.on[s], .v = v.on[s], .q_norm = w.on[s],
+            .k_norm = w.on[s], .cs = cs.on[s], .kv = LAYOUT, .eps = 1e-6f)
+    ON_BOTH(gdn_op_attn, gdn_attn_args, .y = y.on[s], .q = rotated.on[s], .gate = gate.on[s],
+            .k_page = keys.on[s], .v_page = values.on[s], .kv = LAYOUT, .scale = 0.2f)
+#undef LAYOUT
+    gdn_selftest_same(t, "keys", &keys, type == GDN_F32 ? SUM : ROUNDED);
+    gdn_selftest_same(t, "y", &y, type == GDN_F32 ? SUM : ROUNDED);
+}
+
+static void attention(gdn_selftest *t) {
+    attend(t, 18, 4, GDN_F32);
+    attend(t, 18, 40, GDN_BF16); /* room for more than a block of keys: in parts */
+}
+static void attention_long(gdn_selftest *t) { attend(t, 530, 40, GDN_F32); }
+
+enum { HK = 1, HV = 2, DK = 32, DV = 32, W = 4, C = 2 * HK * DK + HV * DV, SLOTS = 3 };
+
+/* With lines: rows committed, rows kept. */
+static void core(gdn_selftest *t) {
+    enum { ROW = 5, N_SEQ = 2, K = 2 };
+    const gdn_pair out = OUT(GDN_F32, ROW, HV, DV), qkv = RANDOM(GDN_F32, -1, 1, ROW, C, 0, 0),
+                   b = RANDOM(GDN_F32, -2, 2, ROW, HV, 0, 0), a_raw = RANDOM(GDN_F32, -3, 3, ROW, HV, 0, 0),
+                   conv = RANDOM(GDN_F32, -1, 1, SLOTS, W - 1, C, 0),
+                   ssm = RANDOM(GDN_F32, -1, 1, SLOTS, HV, DV, DK), w = RANDOM(GDN_F32, -1, 1, W, C, 0, 0),
+                   bias = RANDOM(GDN_F32, -1, 1, C, 0, 0, 0), A = RANDOM(GDN_F32, -4, 0, HV, 0, 0, 0),
+                   dt = RANDOM(GDN_F32, -1, 1, HV, 0, 0, 0), from = INTS(3, 0, 2, ROW),
+                   slot = INTS(2, 2, 1), has = INTS(2, 1, 0),
+                   line = RANDOM(GDN_F32, -1, 1, 2, K, C + 2 * HV, 0), index = INTS(2, 1, 0),
+                   commit = INTS(2, 2, 0), keep = INTS(2, 1, 0),
+                   work = OUT(GDN_F32, ROW + N_SEQ * K, C, 0), gate = OUT(GDN_F32, ROW + N_SEQ * K, 2, HV);
+    ON_BOTH(gdn_op_gdn_core, gdn_core_args, .core = out.on[s], .qkv = qkv.on[s], .b = b.on[s],
+            .a = a_raw.on[s], .conv_state = conv.on[s], .ssm_state = ssm.on[s], .conv_w = w.on[s],
+            .conv_bias = bias.on[s], .A_log = A.on[s], .dt_bias = dt.on[s], .seq_start = from.on[s],
+            .slot = slot.on[s], .has_state = has.on[s], .line = line.on[s],
+            .line_index = index.on[s], .n_commit = commit.on[s], .keep = keep.on[s],
+            .work_qkv = work.on[s], .work_gate = gate.on[s], .hk = HK, .dk = DK)
+    gdn_selftest_same(t, "core", &out, SUM);
+    gdn_selftest_same(t, "state", &ssm, SUM);
+    gdn_selftest_same(t, "line", &line, 0);
+}
+
+/* The operator, plain and speculative in one call. */
+static void op_form(gdn_selftest *t, gdn_delta_form form, gdn_type act, int32_t n_plain) {
+    enum { K = 2, TOP = 48 };
+    const int32_t n_row = n_plain + K;
+    int32_t plain[TOP];
+    gdn_selftest_drop(t);
+    for (int32_t i = 0; i < n_plain && i < TOP; i++) plain[i] = i;
+    const gdn_pair out = OUT(act, n_row, HV, DV), z = OUT(act, n_row, HV, DV),
+                   qkvz = RANDOM(act, -1, 1, n_row, C + HV * DV, 0, 0),
+                   ba = RANDOM(act, -2, 2, n_row, 2 * HV, 0, 0),
+                   conv = RANDOM(act, -1, 1, SLOTS, W - 2 + K + 1, C, 0),
+                   ssm = RANDOM(GDN_F32, -1, 1, SLOTS, HV, DV, DK), w = RANDOM(act, -1, 1, C, W, 0, 0),
+                   A = RANDOM(GDN_F32, -4, 0, HV, 0, 0, 0), dt = RANDOM(act, -1, 1, HV, 0, 0, 0),
+                   from = INTS(2, 0, n_plain), slot = INTS(1, 0), rows = gdn_selftest_ints(t, n_plain, 0, plain),
+                   spec = INTS(2, 0, K), spec_rows = INTS(2, n_plain, n_plain + 1),
+                   columns = gdn_selftest_ints(t, 1, K, (const int32_t[]){2, 1}), accepted = INTS(1, 2);
+    ON_BOTH(gdn_attention, gdn_attention_args, .core = out.on[s], .z = z.on[s], .qkvz = qkvz.on[s],
+            .ba = ba.on[s], .conv_state = conv.on[s], .ssm_state = ssm.on[s], .conv_weights = w.on[s],
+            .A_log = A.on[s], .dt_bias = dt.on[s], .non_spec_query_start_loc = from.on[s],
+            .non_spec_token_indx = rows.on[s], .non_spec_state_indices = slot.on[s],
+            .spec_query_start_loc = spec.on[s], .spec_token_indx = spec_rows.on[s],
+            .spec_state_indices = columns.on[s], .num_accepted_tokens = accepted.on[s],
+            .n_k_head = HK, .n_v_head = HV, .dk = DK, .dv = DV, .tp_size = 1,
+            .num_actual_tokens = n_row, .null_slot = -1, .form = form)
+    gdn_selftest_same(t, "core", &out, act == GDN_F32 ? 1e-4 : ROUNDED);
+    gdn_selftest_same(t, "z", &z, 0);
+    gdn_selftest_same(t, "state", &ssm, act == GDN_F32 ? 1e-4 : ROUNDED);
+}
+static void operator(gdn_selftest *t) {
+    op_form(t, GDN_FORM_RECURRENT, GDN_F32, 3);
+    op_form(t, GDN_FORM_RECURRENT, GDN_BF16, 3);
+}
+static void operator_chunked(gdn_selftest *t) { op_form(t, GDN_FORM_CHUNKED, GDN_F32, 37); }
+
+static void experts(gdn_selftest *t) {
+    enum { ROW = 3, TOP = 2, E = 4, D = 24, N = 12 };
+    gdn_weight *gate_up[SELFTEST_SIDES], *down[SELFTEST_SIDES];
+    gdn_selftest_weight(t, GDN_BF16, E, 2 * N, D, gate_up);
+    gdn_selftest_weight(t, GDN_BF16, E, D, N, down);
+    const gdn_pair logits = RANDOM(GDN_F32, -3, 3, ROW, E, 0, 0), x = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0),
+                   expert = OUT(GDN_I32, ROW, TOP, 0), weight = OUT(GDN_F32, ROW, TOP, 0),
+                   e = OUT(GDN_F32, ROW, TOP, D), gu = OUT(GDN_F32, ROW * TOP, 2 * N, 0),
+                   h = OUT(GDN_F32, ROW * TOP, N, 0), index = OUT(GDN_I32, 2 * ROW * TOP + E + 1, 0, 0),
+                   shared = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0), gate = RANDOM(GDN_F32, -1, 1, ROW, 1, 0, 0),
+                   y = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0);
+    ON_BOTH(gdn_op_moe_route, gdn_moe_route_op_args, .expert = expert.on[s], .weight = weight.on[s],
+            .logits = logits.on[s], .normalise = true)
+    ON_BOTH(gdn_op_moe_experts, gdn_moe_experts_args, .y = e.on[s], .x = x.on[s], .expert = expert.on[s],
+            .gate_up = gate_up[s], .down = down[s], .work_gu = gu.on[s], .work_h = h.on[s],
+            .work_index = index.on[s])
+    ON_BOTH(gdn_op_moe_combine, gdn_moe_combine_op_args, .y = y.on[s], .e = e.on[s],
+            .weight = weight.on[s], .shared = shared.on[s], .gate = gate.on[s])
+    gdn_selftest_same(t, "experts", &e, SUM);
+    gdn_selftest_same(t, "y", &y, SUM);
+}
+
+/* A slow case names the kernels that it alone runs, so that --fast knows of them. */
+static const struct {
+    const char *name;
+    void      (*run)(gdn_selftest *t);
+    bool        slow;
+    const char *kernels;
+} cases[] = {
+    {"embed", embed, false, ""},
+    {"norms", norms, false, ""},
+    {"elements", elements, false, ""},
+    {"products", products, false, ""},
+    {"adapters", adapters, false, ""},
+    {"attention", attention, false, ""},
+    {"attention, two blocks of keys", attention_long, true, ""},
+    {"gdn_core", core, false, ""},
+    {"gdn_attention", operator, false, ""},
+    {"gdn_attention, chunked", operator_chunked, true, ""},
+    {"experts", experts, false, ""},
+};
+enum { N_CASE = sizeof cases / sizeof *cases };
+
+static bool promised(const char *kernel) {
+    const size_t len = strlen(kernel);
+    for (int i = 0; i < N_CASE; i++)
+        for (const char *at = cases[i].kernels; *at != '\0'; at += strcspn(at, " ")) {
+            at += strspn(at, " ");
+            if (strcspn(at, " ") == len && memcmp(at, kernel, len) == 0) return true;
+        }
+    return false;
+}
+
+static int run_cases(bool fast) {
+    gdn_selftest t = {.rng = 1};
+    gdn_err err = {0};
+    int bad = 0;
+    gdn_status st = gdn_device_open("cpu:1", NULL, &t.device[SELFTEST_REF], &err);
+    if (st == GDN_OK) st = gdn_device_open("xpu", NULL, &t.device[SELFTEST_DEV], &err);
+    for (int s = 0; s < SELFTEST_SIDES && st == GDN_OK; s++)
+        st = gdn_queue_create(t.device[s], &t.queue[s], &err);
+    if (st != GDN_OK) {
+        printf("%s\n", err.text);
+        return 77;
+    }
+    watch();
+    for (int i = 0; i < N_CASE; i++) {
+        if (fast && cases[i].slow) continue;
+        t.st = GDN_OK;
+        snprintf(t.what, sizeof t.what, "%s", cases[i].name);
+        cases[i].run(&t);
+        printf("%s %s\n", t.st == GDN_OK ? "ok  " : "FAIL", t.st == GDN_OK ? t.what : t.failed);
+        fflush(stdout);
+        bad += t.st != GDN_OK;
+        gdn_selftest_drop(&t);
+    }
+    /* Files that no case asked for. */
+    for (const xpu_source *s = xpu_sources; s->name != NULL; s++) {
+        cl_kernel none;
+        if (strcmp(s->name, "xpu_common") == 0) continue;
+        xpu_device *d = (xpu_device *)t.device[SELFTEST_DEV];
+        if (xpu_kernel(d, s->name, "no such kernel", &none, &err) != GDN_OK &&
+            strstr(err.text, "no such kernel") == NULL) {
+            printf("FAIL %s\n", err.text);
+            bad++;
+        }
+    }
+    int ran = 0;
+    for (int i = 0; i < n_known; i++) {
+        ran += known[i].ran;
+        if (known[i].ran || (fast && promised(known[i].name))) continue;
+        printf("FAIL kernel %s was not run: tests/xpu/kernels.c has no case for it\n", known[i].name);
+        bad++;
+    }
+    printf("%d of %d kernels ran\n", ran, n_known);
+    for (int s = 0; s < SELFTEST_SIDES; s++) {
+        gdn_queue_free(t.queue[s]);
+        gdn_device_close(t.device[s]);
+    }
+    return bad > 0 || ran == 0;
+}
+
+/* --- planted bugs ------------------------------------------------------------------- */
+
+static int run_canary(const char *path, const char *name) {
+    enum { N = 8, ITEMS = N * N, GROUP = 16 };
+    const xpu_cl_device *d;
+    const char *none;
+    static char text[1 << 16];
+    const char *source = text;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL || fread(text, 1, sizeof text - 1, f) == 0) return 1;
+    fclose(f);
+    if (xpu_cl_devices(&d, &none) == 0) {
+        printf("%s\n", none);
+        return 77;
+    }
+    float ones[ITEMS];
+    for (int i = 0; i < ITEMS; i++) ones[i] = 1;
+    const cl_int n = N;
+    const size_t global = ITEMS, local = GROUP;
+    cl_int e = CL_SUCCESS;
+    cl_context c = xpu_cl.clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
+    if (c == NULL) return 1;
+    cl_command_queue q = xpu_cl.clCreateCommandQueue(c, d->id, 0, &e);
+    cl_program p = xpu_cl.clCreateProgramWithSource(c, 1, &source, NULL, &e);
+    if (q == NULL || p == NULL || xpu_cl.clBuildProgram(p, 1, &d->id, "-cl-std=CL1.2", NULL, NULL) != CL_SUCCESS)
+        return 1;
+    cl_kernel k = xpu_cl.clCreateKernel(p, name, &e);
+    if (k == NULL) return 1;
+    for (cl_uint i = 0; i < 3; i++) {
+        cl_mem m = xpu_cl.clCreateBuffer(c, CL_MEM_READ_WRITE, sizeof ones, NULL, &e);
+        if (m == NULL) return 1;
+        e |= xpu_cl.clEnqueueWriteBuffer(q, m, CL_TRUE, 0, sizeof ones, ones, 0, NULL, NULL);
+        e |= xpu_cl.clSetKernelArg(k, i, sizeof m, &m);
+    }
+    e |= xpu_cl.clSetKernelArg(k, 3, sizeof n, &n);
+    e |= xpu_cl.clEnqueueNDRangeKernel(q, k, 1, NULL, &global, &local, 0, NULL, NULL);
+    e |= xpu_cl.clFinish(q);
+    return e != CL_SUCCESS;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return fprintf(stderr, "usage: xpu-kernels DIR SG\n"), 2;
-    const int sg = atoi(argv[2]);
-    for (const xpu_source *s = xpu_sources; s->name != NULL; s++) {
-        if (strcmp(s->name, "xpu_common") == 0 || strcmp(s->name, "xpu_xmx") == 0) continue;
-        if (write_one(argv[1], s->name, s->name, sg) != 0) return 1;
-        const char *more = xpu_variants_of(s->name);
-        for (int n; more != NULL && *more != '\0'; more += n, more += *more == ' ') {
-            char name[80], file[80];
-            n = (int)strcspn(more, " ");
-            snprintf(name, sizeof name, "%.40s-%.*s", s->name, n, more);
-            snprintf(file, sizeof file, "%.40s/%.*s", s->name, n, more);
-            if (write_one(argv[1], name, file, sg) != 0) return 1;
-        }
-    }
-    return 0;
+    if (argc == 4 && strcmp(argv[1], "--canary") == 0) return run_canary(argv[2], argv[3]);
+    if (argc == 1 || (argc == 2 && strcmp(argv[1], "--fast") == 0)) return run_cases(argc == 2);
+    fprintf(stderr, "usage: kernels [--fast] | --canary FILE NAME\n");
+    return 2;
 }

@@ -63,7 +63,7 @@ compile() {
 # target COMPILER TARGET SG
 target() {
     mkdir -p "$work/$3"
-    "$BUILD/xpu-kernels" "$work/$3" "$3" || exit 1
+    "$BUILD/xpu-sources" "$work/$3" "$3" || exit 1
     for cl in "$work/$3"/*.cl; do
         compile "$1" "$2" "$3" "$(basename "$cl" .cl)" || failed=1
     done

@@ -471,6 +471,10 @@ inline int token_row(const __global int *indx, int has_indx, int t, int n_row) {
 inline uint bits_at(int type, const __global void *p, long i) {
     return type == TYPE_F32 ? ((const __global uint *)p)[i] : ((const __global ushort *)p)[i];
 }
+inline float from_bits(int type, uint v) {
+    if (type == TYPE_F32) return as_float(v);
+    return type == TYPE_BF16 ? bf16_to_f32((ushort)v) : f16_to_f32((ushort)v);
+}
 inline void put_bits(int type, __global void *p, long i, uint v) {
     if (type == TYPE_F32) ((__global uint *)p)[i] = v;
     else ((__global ushort *)p)[i] = (ushort)v;
@@ -516,11 +520,15 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
     const int src = source(i, nk, r, dk, dv, reorder != 0);
     if (i >= C) {
         const int head = (i - C) / dv, col = (i - C) % dv;
-        for (int t = m.start; t < m.start + m.n; t++) {
-            const int row = TOKEN_ROW(t);
-            if (row < 0) continue;
-            put_bits(act, AT2(uchar, z, row, head), col,
-                     m.none ? 0 : bits_at(act, AT1(uchar, qkvz, row), src));
+        for (int first = m.start; first < m.start + m.n; first += AHEAD) {
+            uint v[AHEAD];
+            int to[AHEAD];
+            for (int j = 0; j < AHEAD; j++) {
+                to[j] = first + j < m.start + m.n ? TOKEN_ROW(first + j) : -1;
+                v[j] = m.none || to[j] < 0 ? 0 : bits_at(act, AT1(uchar, qkvz, to[j]), src);
+            }
+            for (int j = 0; j < AHEAD; j++)
+                if (to[j] >= 0) put_bits(act, AT2(uchar, z, to[j], head), col, v[j]);
         }
         return;
     }
@@ -554,14 +562,21 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
     if (columns > 0)
         for (int j = 0; j < TAPS; j++)
             if (j >= TAPS - W + 2) put_bits(act, line + (j - (TAPS - W) - 2) * row_bytes, 0, old[j]);
-    for (int t = 0; t < m.n; t++) {
-        const int row = TOKEN_ROW(m.start + t);
-        const __global uchar *from = AT1(uchar, qkvz, row < 0 ? 0 : row);
-        for (int j = 0; j + 1 < TAPS; j++) old[j] = old[j + 1];
-        old[TAPS - 1] = row < 0 ? 0 : bits_at(act, from, src);
-        push(u, row < 0 ? 0.0f : load_as(act, from, src));
-        store_as(act, to + (m.start + t) * to_s0, col, answer(u, w, bias, W));
-        if (columns > 0) put_bits(act, line + (W - 2 + t) * row_bytes, 0, old[TAPS - 1]);
+    for (int first = 0; first < m.n; first += AHEAD) {
+        uint in[AHEAD];
+        for (int i = 0; i < AHEAD; i++) {
+            const int row = TOKEN_ROW(m.start + min(first + i, m.n - 1));
+            in[i] = row < 0 ? 0 : bits_at(act, AT1(uchar, qkvz, row), src);
+        }
+        for (int i = 0; i < AHEAD; i++) {
+            const int t = first + i;
+            if (t >= m.n) break;
+            for (int j = 0; j + 1 < TAPS; j++) old[j] = old[j + 1];
+            old[TAPS - 1] = in[i];
+            push(u, from_bits(act, in[i]));
+            store_as(act, to + (m.start + t) * to_s0, col, answer(u, w, bias, W));
+            if (columns > 0) put_bits(act, line + (W - 2 + t) * row_bytes, 0, in[i]);
+        }
     }
     if (columns == 0)
         for (int j = 0; j < TAPS; j++)

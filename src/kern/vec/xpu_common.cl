@@ -31,6 +31,14 @@ inline ushort f32_to_bf16(float f) {
     return (ushort)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+/* vload_half takes memory, not a value. */
+inline float f16_to_f32(ushort h) {
+    const uint sign = (uint)(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 1023u;
+    if (e == 31u) return as_float(sign | 0x7f800000u | m << 13);
+    if (e != 0u) return as_float(sign | (e + 112u) << 23 | m << 13);
+    return as_float(sign | as_uint((float)m * 0x1p-24f));
+}
+
 /* e4m3: no infinities, NaN when all bits but the sign are ones. */
 inline float f8_to_f32(uchar x) {
     const uint sign = (uint)(x & 0x80u) << 24, e = x >> 3 & 15u, m = x & 7u;
