@@ -4,8 +4,8 @@
     bench/xpu_ceilings.py
 
 Generation is bound by the bytes that a token reads and writes, prompts by the operations of their
-tokens; the ceiling is one or the other divided by what the GPU's data sheet says.  Nothing here is
-measured.  Shapes of the released models come from the table in src/tools/random.c.
+tokens; the ceiling is one or the other divided by the GPU's rate: of its data sheet, or units times
+clock where that is silent.  Nothing here is measured.  Shapes of the released models come from the table in src/tools/random.c.
 
 Of one token at a context of 4,096, weights in bf16:
 
