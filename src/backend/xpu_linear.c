@@ -7,14 +7,15 @@ enum {
     STAGED_ROWS = 4
 };
 
-/* The items of an output's line: more where there is more to add, and by that alone. */
+/* The items of an output's line: more where there is more to add, and by that alone; Intel's GPUs,
+ * whose compiler takes long, have one kind. */
 typedef struct {
     const char *file;
     int line;
 } variant;
 
-static variant variant_for(int32_t k) {
-    return k < 2048 ? (variant){"linear", 16} : k < 8192 ? (variant){"linear/32", 32}
+static variant variant_for(const gdn_queue *q, int32_t k) {
+    return k < 2048 || xpu_of(q)->info->intel ? (variant){"linear", 16} : k < 8192 ? (variant){"linear/32", 32}
                                                          : (variant){"linear/64", 64};
 }
 
@@ -25,22 +26,30 @@ typedef struct {
 } shape;
 
 /* By the numbers of rows and outputs; the last serves any.  Few outputs need many work-groups. */
-static const struct {
+typedef struct {
     int   n_row, n;
     shape is;
-} shapes[] = {
+} choice;
+static const choice shapes[] = {
     {1, 8192, {"linear_1", "any_linear_1", 1, 1}},
     {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2}},
     {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2}},
     {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 2}},
     {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 4}},
-    {INT32_MAX, INT32_MAX, {"linear_tile", "any_linear_tile", 8, 8}},
+    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 8, 8}},
+};
+static const choice intel_shapes[] = {
+    {1, 8192, {"linear_1", "any_linear_1", 1, 1}},
+    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2}},
+    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2}},
+    {8, INT32_MAX, {"linear_4", "any_linear_4", 4, 2}},
+    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 4, 4}},
 };
 
-static const shape *shape_for(int64_t n_row, int32_t n) {
-    int i = 0;
-    while (n_row > shapes[i].n_row || n > shapes[i].n) i++;
-    return &shapes[i].is;
+static const shape *shape_for(const gdn_queue *q, int64_t n_row, int32_t n) {
+    const choice *c = xpu_of(q)->info->intel ? intel_shapes : shapes;
+    while (n_row > c->n_row || n > c->n) c++;
+    return &c->is;
 }
 
 /* Whether stretches of inputs lie where vectors can be loaded. */
@@ -67,12 +76,12 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
         return gdn_fail(err, GDN_E_INVALID, "linear: %lld rows of an x without any",
                         (long long)n_row);
     if (w->packed) return xpu_linear_x(q, a, err);
-    const shape *s = shape_for(n_row, w->base.n);
+    const shape *s = shape_for(q, n_row, w->base.n);
     const bool whole = on_vectors(&a->x, w->base.k);
     const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
-    const variant v = variant_for(w->base.k);
+    const variant v = variant_for(q, w->base.k);
     /* Lines of a work-group: those with rows of their own, those with outputs of their own. */
-    const bool tile = s->outputs == 8;
+    const bool tile = s->outputs == s->rows && s->rows > 1;
     const int lines = (tile ? 2 * ITEMS : ITEMS) / v.line;
     const int row_lines = !tile ? 1 : v.line == 16 ? 4 : 2, out_lines = lines / row_lines;
     xpu_call c = xpu_begin(q, v.file, usual ? s->name : s->any);
@@ -103,7 +112,7 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];
-    const variant v = variant_for((int32_t)k);
+    const variant v = variant_for(q, (int32_t)k);
     const int lines = ITEMS / v.line;
     xpu_call c = xpu_begin(q, v.file, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
     xpu_tensor(&c, &a->y, 1);

@@ -73,8 +73,9 @@ gdn_status xpu_choose_tier(xpu_device *d, char why[128], gdn_err *err) {
 
 static const char common[] = "-cl-std=CL1.2 -w"
                              " -DTYPE_F32=0 -DTYPE_BF16=1 -DTYPE_F16=2 -DTYPE_F8=3";
-/* Intel's driver takes memory of more than 4 GB for short addresses unless it is told. */
-static const char large_memory[] = " -cl-intel-greater-than-4GB-buffer-required";
+/* Intel's driver takes memory of more than 4 GB for short addresses unless it is told; its compiler
+ * prefers wide sub-groups even where registers then do not suffice. */
+static const char on_intel[] = " -cl-intel-greater-than-4GB-buffer-required";
 _Static_assert(GDN_F32 == 0 && GDN_BF16 == 1 && GDN_F16 == 2 && GDN_F8 == 3, "as in common");
 
 /* Numbers of the faults, in the kernels' language. */
@@ -84,19 +85,9 @@ static const char fault_text[] = "enum { FAULT_NONE"
 #undef X
     " };\n";
 
-/* Files of tier X that keep more than 128 registers of results and operands. */
-static const char *const large[] = {"linear_tile_xmx", NULL};
-
-/* Files that are compiled once more for each of some values of VARIANT. */
-static const struct {
-    const char *file, *values;
-} variants[] = {{"linear", "32 64"}};
-
-const char *xpu_variants_of(const char *file) {
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (strcmp(variants[i].file, file) == 0) return variants[i].values;
-    return NULL;
-}
+/* Files whose kernels keep more than 128 registers of results and operands. */
+static const char *const large[] = {"linear", "gdn", "gdn_chunk", "attn_prefill", "linear_tile_xmx",
+                                    NULL};
 
 static const char *source(const char *file, size_t n) {
     for (const xpu_source *s = xpu_sources; s->name != NULL; s++)
@@ -117,13 +108,15 @@ bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *
     if (x) out->text[out->n++] = source("xpu_xmx", strlen("xpu_xmx"));
     out->text[out->n++] = "\n#line 1\n"; /* messages count lines from the file's own first */
     out->text[out->n++] = own;
-    int at = snprintf(out->options, sizeof out->options, "%s%s", common, intel ? large_memory : "");
+    int at = snprintf(out->options, sizeof out->options, "%s", common);
+    if (intel)
+        at += snprintf(out->options + at, sizeof out->options - (size_t)at, "%s -DINTEL=%d%s", on_intel,
+                       sg, registers && sg > 0 ? " -cl-intel-256-GRF-per-thread" : "");
     if (file[n] == '/')
         at += snprintf(out->options + at, sizeof out->options - (size_t)at, " -DVARIANT=%.8s",
                        file + n + 1);
     if (x)
-        snprintf(out->options + at, sizeof out->options - (size_t)at, " -DSG=%d%s%s", sg,
-                 emulated ? " -DSG_EMU" : "",
-                 registers && !emulated ? " -cl-intel-256-GRF-per-thread" : "");
+        snprintf(out->options + at, sizeof out->options - (size_t)at, " -DSG=%d%s", sg,
+                 emulated ? " -DSG_EMU" : "");
     return true;
 }

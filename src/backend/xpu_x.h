@@ -16,7 +16,7 @@ gdn_status xpu_choose_tier(xpu_device *d, char why[128], gdn_err *err);
 
 /* --- a file of kernels as the compiler gets it --------------------------------------- */
 
-enum { XPU_TEXTS = 6, XPU_OPTIONS = 256 };
+enum { XPU_TEXTS = 6, XPU_OPTIONS = 320 };
 
 typedef struct {
     const char *text[XPU_TEXTS]; /* in order, n of them */
@@ -27,9 +27,6 @@ typedef struct {
 /* file: as xpu_begin() takes it; intel: for Intel's driver.  False: there is no such file, or it is
  * of tier X and sg is 0. */
 bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *out);
-
-/* The variants that a file has ("32 64"), or NULL for one that has none. */
-const char *xpu_variants_of(const char *file);
 
 /* --- ops ------------------------------------------------------------------------------ */
 

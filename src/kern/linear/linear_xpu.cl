@@ -7,7 +7,7 @@
  * many lines of a work-group have rows of their own (RL) and outputs of their own (OL):
  *
  *     linear_1, _2, _4, _8    few rows: weights are read once, in whole lines
- *     linear_tile             many rows: 8 x 8 sums an item
+ *     linear_many             many rows: 8 x 8 sums an item, on Intel's GPUs 4 x 4
  *
  * each for f32 inputs and bf16 weights in whole vectors, whose loads a compiler can put in front of
  * the sums as nothing branches between them, and with any_ before the name for all that there is.
@@ -17,6 +17,16 @@
 
 #ifndef VARIANT
 #define VARIANT 16
+#endif
+/* Sums an item has of each kind where there are many rows, and steps that are unrolled: Intel's
+ * registers hold half as much. */
+#ifdef INTEL
+enum { MANY = 4 };
+#define STEPS(n)
+#else
+enum { MANY = 8 };
+#define TEXT(x)  #x
+#define STEPS(n) _Pragma(TEXT(unroll n))
 #endif
 enum {
     LINE = VARIANT, STRETCH = 8, STEP = LINE * STRETCH,
@@ -30,9 +40,9 @@ inline float8 weight8(int type, const __global uchar *w, const __global float *s
     const float8 v = load8(type, w, i, whole, left);
     if (type != TYPE_F8) return v;
     if (scale_cols % STRETCH == 0) return v * scale[i / scale_cols];
-    float s[STRETCH];
-    for (int j = 0; j < STRETCH; j++) s[j] = j < left ? scale[(i + j) / scale_cols] : 0.0f;
-    return v * (float8)(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]);
+#define SCALE(j) ((j) < left ? scale[(i + (j)) / scale_cols] : 0.0f)
+    return v * (float8)(SCALE(0), SCALE(1), SCALE(2), SCALE(3), SCALE(4), SCALE(5), SCALE(6), SCALE(7));
+#undef SCALE
 }
 
 inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 ? 1 : 2; }
@@ -99,23 +109,28 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
 
 /* Loads of several steps are in flight together where registers allow it. */
 #define UNROLL_STEPS(R) UNROLL_STEPS_##R
-#define UNROLL_STEPS_1  _Pragma("unroll 4")
-#define UNROLL_STEPS_2  _Pragma("unroll 4")
-#define UNROLL_STEPS_4  _Pragma("unroll 2")
-#define UNROLL_STEPS_8  _Pragma("unroll 2")
+#define UNROLL_STEPS_1  STEPS(4)
+#define UNROLL_STEPS_2  STEPS(4)
+#define UNROLL_STEPS_4  STEPS(2)
+#define UNROLL_STEPS_8  STEPS(2)
+#define UNROLL_STEPS_MANY STEPS(2)
 
 LINEAR(linear_1, 1, 1, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 LINEAR(linear_1_wide, 1, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 LINEAR(linear_2, 2, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 LINEAR(linear_4, 4, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
+#ifndef INTEL
 LINEAR(linear_8, 8, 4, 1, LINES, TYPE_F32, TYPE_BF16, 1)
-LINEAR(linear_tile, 8, 8, TILE_RL, TILE_OL, TYPE_F32, TYPE_BF16, 1)
+#endif
+LINEAR(linear_many, MANY, MANY, TILE_RL, TILE_OL, TYPE_F32, TYPE_BF16, 1)
 LINEAR(any_linear_1, 1, 1, 1, LINES, x_type, w_type, whole)
 LINEAR(any_linear_1_wide, 1, 2, 1, LINES, x_type, w_type, whole)
 LINEAR(any_linear_2, 2, 2, 1, LINES, x_type, w_type, whole)
 LINEAR(any_linear_4, 4, 2, 1, LINES, x_type, w_type, whole)
+#ifndef INTEL
 LINEAR(any_linear_8, 8, 4, 1, LINES, x_type, w_type, whole)
-LINEAR(any_linear_tile, 8, 8, TILE_RL, TILE_OL, x_type, w_type, whole)
+#endif
+LINEAR(any_linear_many, MANY, MANY, TILE_RL, TILE_OL, x_type, w_type, whole)
 
 /* --- rows normalised in local memory ---------------------------------------------------- */
 

@@ -2,6 +2,11 @@
  * and stores of the types, faults.  OpenCL C 1.2; types are numbered as gdn_type is (TYPE_F32 and so
  * on come from the host, FAULT_ codes too). */
 
+/* INTEL: the size of sub-groups on Intel's GPUs, where wider ones would keep arrays in memory. */
+#if defined(INTEL) && INTEL > 0 && !defined(SG)
+#define __kernel __kernel __attribute__((intel_reqd_sub_group_size(INTEL)))
+#endif
+
 /* A sum is what is written: fma() where one is meant. */
 #pragma OPENCL FP_CONTRACT OFF
 
@@ -84,9 +89,9 @@ inline float8 load8(int type, const __global uchar *p, long i, int whole, int le
         return (float8)(f8_to_f32(v.s0), f8_to_f32(v.s1), f8_to_f32(v.s2), f8_to_f32(v.s3),
                         f8_to_f32(v.s4), f8_to_f32(v.s5), f8_to_f32(v.s6), f8_to_f32(v.s7));
     }
-    float v[8];
-    for (int j = 0; j < 8; j++) v[j] = j < left ? load_as(type, p, i + j) : 0.0f;
-    return (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+#define LOAD(j) ((j) < left ? load_as(type, p, i + (j)) : 0.0f)
+    return (float8)(LOAD(0), LOAD(1), LOAD(2), LOAD(3), LOAD(4), LOAD(5), LOAD(6), LOAD(7));
+#undef LOAD
 }
 
 /* sum += x w, element after element. */
