@@ -108,7 +108,8 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
     const int64_t n_row = a->y.shape[0], k = w->base.k, room = (k + STRETCH - 1) / STRETCH * STRETCH;
     const int rows = n_row <= 2 ? (int)n_row : STAGED_ROWS;
     const bool norm = a->norm_w.buf != NULL;
-    if (w->packed || n_row < 1 || n_row > STAGED_ROWS || (!norm && !a->swiglu) ||
+    if (w->packed) return xpu_project_x(q, a, err);
+    if (n_row < 1 || n_row > STAGED_ROWS || (!norm && !a->swiglu) ||
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];

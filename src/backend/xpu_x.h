@@ -30,8 +30,9 @@ bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *
 
 /* --- ops ------------------------------------------------------------------------------ */
 
-/* Products and rows of a packed weight (linear_xmx_xpu.cl). */
+/* Products and rows of a packed weight (linear_xmx_xpu.cl, project_xmx_xpu.cl). */
 gdn_status xpu_linear_x(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err);
+gdn_status xpu_project_x(gdn_queue *q, const gdn_project_args *a, gdn_err *err);
 gdn_status xpu_embed_x(gdn_queue *q, const gdn_embed_args *a, gdn_err *err);
 
 /* Whether weights of that kind are packed, and the steps of 16 inputs of a row that is. */

@@ -1,6 +1,6 @@
 /* test_xpu_xmx.c - tier X of the xpu device (backend/xpu_x.h) by the model of its engine: what the
- * macros of xpu_xmx.cl do with operands, products with packed weights in all forms, which tier a
- * device gets, a whole model.  Both sizes of a sub-group. */
+ * macros of xpu_xmx.cl do with operands, products with packed weights in all forms, projections in
+ * one launch against their parts, which tier a device gets, a whole model.  Both sizes of a sub-group. */
 #include "cases.h"
 
 #include <math.h>
@@ -451,6 +451,129 @@ static void test_faults(void **state) {
     close_tier();
 }
 
+/* --- projections -------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t n;
+    int     heads, d;         /* of a row; heads 0: it is normalised whole */
+    bool    norm, gate, add, swiglu;
+    gdn_type y;
+    int     fit;              /* rows that one launch takes */
+} project_case;
+
+static gdn_tensor filled(int64_t n_row, int64_t cols, float lo, float hi) {
+    const int64_t shape[] = {n_row, cols};
+    const uint64_t bytes = (uint64_t)(n_row * cols) * sizeof(float);
+    gdn_buffer *b;
+    gdn_err err;
+    float *v = malloc(bytes);
+    assert_non_null(v);
+    for (int64_t i = 0; i < n_row * cols; i++) v[i] = (float)uniform(lo, hi);
+    must(gdn_buffer_alloc(device, bytes, &b, &err), &err);
+    must(gdn_queue_write(queue, b, 0, v, bytes, &err), &err);
+    must(gdn_queue_wait(queue, &err), &err);
+    free(v);
+    return gdn_tensor_dense(b, 0, GDN_F32, 2, shape);
+}
+
+/* The same memory, as rows of another type. */
+static gdn_tensor typed(gdn_tensor t, gdn_type type) {
+    return gdn_tensor_dense(t.buf, 0, type, 2, t.shape);
+}
+
+static gdn_tensor by_heads(gdn_tensor t, int64_t heads) {
+    if (heads == 0) return t;
+    const int64_t shape[] = {t.shape[0], heads, t.shape[1] / heads};
+    return gdn_tensor_dense(t.buf, 0, t.type, 3, shape);
+}
+
+static void in_parts(const gdn_project_args *a, int64_t heads) {
+    gdn_err err;
+    gdn_linear_op_args l = {.y = a->swiglu ? a->work_y : a->y, .x = a->x, .w = a->w, .add = a->add};
+    if (a->norm_w.buf != NULL) {
+        must(gdn_op_rms_norm(queue, &(gdn_rms_norm_args){.y = by_heads(a->work_x, heads), .x = a->x,
+                                                         .z = a->z, .w = a->norm_w, .eps = a->eps},
+                             &err), &err);
+        l.x = a->work_x;
+    }
+    must(gdn_op_linear(queue, &l, &err), &err);
+    if (a->swiglu)
+        must(gdn_op_swiglu(queue, &(gdn_swiglu_op_args){.y = a->y, .x = a->work_y}, &err), &err);
+}
+
+static void projection(const project_case *c) {
+    enum { MOST = 9 };
+    gdn_err err;
+    const int32_t k = c->heads > 0 ? c->heads * c->d : c->d;
+    const int64_t cols = c->swiglu ? c->n / 2 : c->n, bytes = gdn_type_bytes(c->y);
+    const xpu_device *d = (const xpu_device *)device;
+    product p = make(c->n, k, 0);
+    gdn_tensor x = by_heads(filled(MOST, k, -2, 2), c->heads);
+    const gdn_tensor z = by_heads(filled(MOST, k, -4, 4), c->heads);
+    gdn_tensor norm_w = filled(1, c->d, 0.5f, 1.5f);
+    norm_w = gdn_tensor_dense(norm_w.buf, 0, GDN_F32, 1, norm_w.shape + 1);
+    const gdn_tensor work_x = typed(filled(MOST, k, 0, 0), GDN_BF16);
+    const gdn_tensor work_y = filled(MOST, c->n, 0, 0);
+    float *one = malloc((size_t)(MOST * cols) * sizeof *one);
+    float *parts = malloc((size_t)(MOST * cols) * sizeof *parts);
+    assert_true(one != NULL && parts != NULL);
+    for (int m = 1; m <= MOST; m++) {
+        gdn_tensor y[2];
+        for (int i = 0; i < 2; i++) {
+            rng = (uint64_t)m;
+            y[i] = typed(filled(MOST, cols, -1, 1), c->y);
+        }
+        gdn_project_args a = {
+            .x = c->norm ? gdn_tensor_slice(x, 0, 0, m)
+                         : gdn_tensor_slice(rows(p.xs, GDN_BF16, 0, MOST_ROWS, k), 0, 0, m),
+            .w = p.weight, .eps = 1e-6f, .add = c->add, .swiglu = c->swiglu,
+            .work_x = gdn_tensor_slice(work_x, 0, 0, m), .work_y = gdn_tensor_slice(work_y, 0, 0, m)};
+        if (c->norm) a.norm_w = norm_w;
+        if (c->gate) a.z = gdn_tensor_slice(z, 0, 0, m);
+        const uint64_t before_it = d->n_launch;
+        a.y = gdn_tensor_slice(y[0], 0, 0, m);
+        must(gdn_op_project(queue, &a, &err), &err);
+        must(gdn_queue_wait(queue, &err), &err);
+        const int launches = (int)(d->n_launch - before_it);
+        a.y = gdn_tensor_slice(y[1], 0, 0, m);
+        in_parts(&a, c->heads);
+        must(gdn_queue_read(queue, one, y[0].buf, 0, (uint64_t)(MOST * cols * bytes), &err), &err);
+        must(gdn_queue_read(queue, parts, y[1].buf, 0, (uint64_t)(MOST * cols * bytes), &err), &err);
+        must(gdn_queue_wait(queue, &err), &err);
+        if ((launches == 1) != (m <= c->fit))
+            fail_msg("%d x %d: %d rows in %d launches", c->n, k, m, launches);
+        for (int64_t i = 0; i < MOST * cols; i++)
+            if (memcmp((char *)one + i * bytes, (char *)parts + i * bytes, (size_t)bytes) != 0)
+                fail_msg("%d x %d, heads %d, %d rows: row %d, output %d has other bits than in parts",
+                         c->n, k, c->heads, m, (int)(i / cols), (int)(i % cols));
+        gdn_buffer_free(y[0].buf), gdn_buffer_free(y[1].buf);
+    }
+    gdn_buffer_free(x.buf), gdn_buffer_free(z.buf), gdn_buffer_free(norm_w.buf);
+    gdn_buffer_free(work_x.buf), gdn_buffer_free(work_y.buf);
+    free(one), free(parts);
+    drop(&p);
+}
+
+static void test_projections(void **state) {
+    (void)state;
+    static const project_case cases[] = {
+        {77, 0, 150, true, false, false, false, GDN_F32, 8},
+        {34, 0, 1100, true, true, true, false, GDN_F32, 8},
+        {96, 0, 272, true, false, false, true, GDN_BF16, 8},
+        {64, 0, 333, false, false, false, true, GDN_F32, 8},
+        {34, 9, 40, true, true, true, false, GDN_F32, 8},
+        {32, 3, 300, true, true, false, true, GDN_F32, 8},
+        {18, 0, 2560, true, false, false, false, GDN_F32, 5}, /* 26 KiB of rows */
+        {36, 0, 150, true, false, false, true, GDN_F32, 0},   /* 18 gates are not whole columns */
+    };
+    open_tier("emulated");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) projection(&cases[i]);
+    close_tier();
+    open_tier("emulated8"); /* 64 items for sums of 128 */
+    for (size_t i = 1; i < 6; i++) projection(&cases[i]);
+    close_tier();
+}
+
 /* --- the tier ----------------------------------------------------------------------- */
 
 static char logged[512];
@@ -541,6 +664,49 @@ static void test_model(void **state) {
     whole("emulated8", "dense-tied-128", 1e-3);
 }
 
+/* Launches of a decode step: as in tier P, test_xpu_model.c. */
+static void test_launches(void **state) {
+    (void)state;
+    enum { GDN = 6, FULL = 7, AROUND = 6, N_CTX = 64 };
+    gdn_model_opts o;
+    gdn_engine_opts eo;
+    gdn_model *m;
+    gdn_engine *e = NULL;
+    gdn_seq *s = NULL;
+    gdn_err err;
+    setenv("GDN_XPU_TIER", "emulated", 1);
+    setenv("GDN_BF16", "always", 1);
+    gdn_model_opts_defaults(&o);
+    o.device = "xpu";
+    o.math = GDN_MATH_FAST;
+    must(gdn_model_open(MODELS "dense-tied-128", &o, &m, &err), &err);
+    const gdn_model_info *info = gdn_model_get_info(m);
+    gdn_engine_opts_defaults(&eo);
+    eo.n_ctx = N_CTX;
+    must(gdn_engine_create(m, &eo, &e, &err), &err);
+    must(gdn_seq_create(e, &s, &err), &err);
+    float *logits = malloc((size_t)info->vocab * sizeof *logits);
+    assert_non_null(logits);
+    const int32_t id = 1, out = 0;
+    const gdn_work w = {.seq = s, .tokens = &id, .n = 1, .out = &out, .n_out = 1, .logits = logits};
+    const int most = GDN * (info->n_layer - info->n_full) + FULL * info->n_full + AROUND;
+    for (int i = 0; i < 2; i++) {
+        gdn_engine_stats before_it, after;
+        gdn_engine_get_stats(e, &before_it);
+        must(gdn_engine_eval(e, &w, 1, NULL, NULL, NULL, &err), &err);
+        gdn_engine_get_stats(e, &after);
+        const int n = (int)(after.regions - before_it.regions);
+        print_message("%d launches, at most %d\n", n, most);
+        assert_true(n > info->n_layer && n <= most);
+    }
+    free(logits);
+    gdn_seq_free(s);
+    gdn_engine_free(e);
+    gdn_model_close(m);
+    unsetenv("GDN_XPU_TIER");
+    unsetenv("GDN_BF16");
+}
+
 int main(void) {
     const int stop = opencl_begin();
     if (stop != 0) return stop;
@@ -548,7 +714,8 @@ int main(void) {
         cmocka_unit_test(test_operands),   cmocka_unit_test(test_products),
         cmocka_unit_test(test_products_8), cmocka_unit_test(test_beside_cpu),
         cmocka_unit_test(test_embed),      cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_tier),       cmocka_unit_test(test_model),
+        cmocka_unit_test(test_projections), cmocka_unit_test(test_tier),
+        cmocka_unit_test(test_model),      cmocka_unit_test(test_launches),
     };
     const int rc = cmocka_run_group_tests(tests, NULL, NULL);
     opencl_end();
