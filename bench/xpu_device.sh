@@ -8,7 +8,8 @@
 #                                                     20 GB below ${TMPDIR:-/tmp}
 #
 # MODELS is the list of models, each "shape" or "shape:layers"; TOKENS how many are compared; PARTS
-# which of "vectors models operators" are run.
+# which of "vectors models operators" are run.  Fast mathematics may be as far from f32 as 1e-3, or as the
+# cpu's is: where a rounding sends a row to another expert, both are.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 device=${1:?a device, as gdn devices names it} out=${2:?a file for the result}
@@ -36,11 +37,12 @@ model() {
     "$gdn" random --no-mtp --like "${1%%:*}" ${layers:+--layers "$layers"} -o "$work/model" >/dev/null 2>&1 &&
         "$gdn" logits --no-mtp -m "$work/model" --device cpu --math f32 --tokens "@$work/ids" \
             -o "$work/reference" >&2 || return 1
-    f32=$(compare "$work/model" "$device" f32) && fast=$(compare "$work/model" "$device" fast) || return 1
+    f32=$(compare "$work/model" "$device" f32) && fast=$(compare "$work/model" "$device" fast) &&
+        cpu=$(compare "$work/model" cpu fast) || return 1
     "$gdn" bench -m "$work/model" --device "$device" --json >"$work/bench" 2>/dev/null &&
         "$gdn" bench -m "$work/model" --device "$device" --depth 4096 --json >"$work/deep" 2>/dev/null || return 1
-    printf '{"model": "%s", "layers": "%s", "f32": %s, "fast": %s,\n "bench": %s,\n "bench_4096": %s}' \
-        "${1%%:*}" "${layers:-all}" "$f32" "$fast" "$(cat "$work/bench")" "$(cat "$work/deep")"
+    printf '{"model": "%s", "layers": "%s", "f32": %s, "fast": %s, "cpu_fast": %s,\n "bench": %s,\n "bench_4096": %s}' \
+        "${1%%:*}" "${layers:-all}" "$f32" "$fast" "$cpu" "$(cat "$work/bench")" "$(cat "$work/deep")"
 }
 
 {
@@ -78,7 +80,7 @@ import json, sys
 j = json.load(open(sys.argv[1]))
 bad = [m["model"] for m in j.get("models", [])
        if m.get("failed") or not (m["f32"]["finite"] and m["f32"]["largest_difference"] <= 5e-4)
-       or not (m["fast"]["finite"] and m["fast"]["mean_kl"] <= 1e-3)]
+       or not (m["fast"]["finite"] and m["fast"]["mean_kl"] <= max(1e-3, 1.1 * m["cpu_fast"]["mean_kl"]))]
 for m in bad: print("xpu_device.sh: %s is off" % m, file=sys.stderr)
 sys.exit(bool(bad))
 END
