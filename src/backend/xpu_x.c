@@ -85,7 +85,7 @@ static const char fault_text[] = "enum { FAULT_NONE"
     " };\n";
 
 /* Files of tier X that keep more than 128 registers of results and operands. */
-static const char *const large[] = {"linear_tile_xmx", NULL};
+static const char *const large[] = {"attn_prefill_xmx", "linear_tile_xmx", NULL};
 
 /* Files that are compiled once more for each of some values of VARIANT. */
 static const struct {
