@@ -23,6 +23,7 @@ static variant variant_for(const gdn_queue *q, int32_t k) {
 typedef struct {
     const char *name, *any;
     int rows, outputs;
+    bool many; /* lines with rows of their own, and twice the items */
 } shape;
 
 /* By the numbers of rows and outputs; the last serves any.  Few outputs need many work-groups. */
@@ -31,19 +32,19 @@ typedef struct {
     shape is;
 } choice;
 static const choice shapes[] = {
-    {1, 8192, {"linear_1", "any_linear_1", 1, 1}},
-    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2}},
-    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2}},
-    {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 2}},
-    {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 4}},
-    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 8, 8}},
+    {1, 8192, {"linear_1", "any_linear_1", 1, 1, false}},
+    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2, false}},
+    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2, false}},
+    {4, INT32_MAX, {"linear_4", "any_linear_4", 4, 2, false}},
+    {16, INT32_MAX, {"linear_8", "any_linear_8", 8, 4, false}},
+    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 8, 8, true}},
 };
 static const choice intel_shapes[] = {
-    {1, 8192, {"linear_1", "any_linear_1", 1, 1}},
-    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2}},
-    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2}},
-    {8, INT32_MAX, {"linear_4", "any_linear_4", 4, 2}},
-    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 4, 4}},
+    {1, 8192, {"linear_1", "any_linear_1", 1, 1, false}},
+    {1, INT32_MAX, {"linear_1_wide", "any_linear_1_wide", 1, 2, false}},
+    {2, INT32_MAX, {"linear_2", "any_linear_2", 2, 2, false}},
+    {8, INT32_MAX, {"linear_4", "any_linear_4", 4, 2, false}},
+    {INT32_MAX, INT32_MAX, {"linear_many", "any_linear_many", 4, 4, true}},
 };
 
 static const shape *shape_for(const gdn_queue *q, int64_t n_row, int32_t n) {
@@ -81,9 +82,8 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
     const variant v = variant_for(q, w->base.k);
     /* Lines of a work-group: those with rows of their own, those with outputs of their own. */
-    const bool tile = s->outputs == s->rows && s->rows > 1;
-    const int lines = (tile ? 2 * ITEMS : ITEMS) / v.line;
-    const int row_lines = !tile ? 1 : v.line == 16 ? 4 : 2, out_lines = lines / row_lines;
+    const int lines = (s->many ? 2 * ITEMS : ITEMS) / v.line;
+    const int row_lines = !s->many ? 1 : v.line == 16 ? 4 : 2, out_lines = lines / row_lines;
     xpu_call c = xpu_begin(q, v.file, usual ? s->name : s->any);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);

@@ -86,8 +86,8 @@ static const char fault_text[] = "enum { FAULT_NONE"
     " };\n";
 
 /* Files whose kernels keep more than 128 registers of results and operands. */
-static const char *const large[] = {"linear", "gdn", "gdn_chunk", "attn_prefill", "linear_tile_xmx",
-                                    NULL};
+static const char *const large[] = {"linear", "gdn", "gdn_chunk", "attn_prefill", "attn_prefill_xmx",
+                                    "linear_tile_xmx", NULL};
 
 static const char *source(const char *file, size_t n) {
     for (const xpu_source *s = xpu_sources; s->name != NULL; s++)

@@ -22,6 +22,7 @@
  *     xmx_load_a(p) _b(p) _c(p)      an operand as it lies in global memory, at a multiple of 4 bytes
  *     xmx_load_a_local(p) _b_local(p)    in local memory, at a multiple of 16
  *     xmx_store_c(p, c)              8 rows of SG floats, one after the other; a multiple of 16
+ *     xmx_load_word(p)               an item's word of SG words in global memory, at a multiple of 4
  *     xmx_a_row(p)                   a component of A from a row's 16 values, at a multiple of 4 bytes
  *     xmx_a_of(r0, ..., r7)          A from its components
  *     xmx_put_rows(p, c)             C's rows one after the other in local memory
@@ -168,6 +169,7 @@ inline xmx_a xmx_load_a_local(const __local ushort *p) {
 #define xmx_load_a(p)       as_int8(xmx_words8((const __global uint *)(p)))
 #define xmx_load_a_local(p) as_int8(xmx_words8_local((const __local uint *)(p)))
 #endif
+#define xmx_load_word(p)    ((const __global uint *)(p))[SG_LANE]
 #define xmx_a_row(p)        ((const __global xmx_a1 *)(p))[SG_LANE]
 
 #define xmx_load_b(p)       as_int8(xmx_words8((const __global uint *)(p)))
@@ -198,6 +200,8 @@ __attribute__((overloadable)) uint8 intel_sub_group_block_read8(const __local ui
 #define sg_sum(v)             sub_group_reduce_add((float)(v))
 #define sg_max(v)             sub_group_reduce_max((float)(v))
 #define xmx_mad(a, b, c)      intel_sub_group_bf16_bf16_matrix_mad_k16(a, b, c)
+
+#define xmx_load_word(p)    intel_sub_group_block_read((const __global uint *)(p))
 
 #if SG == 16
 #define xmx_load_a(p)       as_short8(intel_sub_group_block_read_us8((const __global ushort *)(p)))
