@@ -360,11 +360,15 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
             const float raw_a = own < 0 ? ba[hv + h] : AT1(float, a, q.start + own)[h];
             x[t * token_size + channels + j] = decay(raw_a, AT0(float, A_log)[h], AT0(float, dt_bias)[h]);
             x[t * token_size + channels + r + j] = sigmoid(raw_b);
-            if (own < 0 || !q.keep) continue;
-            AT2(float, line, q.line, own)[C + h] = raw_b;
-            AT2(float, line, q.line, own)[C + hv + h] = raw_a;
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
+        barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
+        /* Kept rows take the place of committed ones, which all items have read by now. */
+        for (int i = q.keep ? item : some * r; i < some * r; i += items) {
+            const int own = done + i / r - q.n_commit, h = kh * r + i % r;
+            if (own < 0) continue;
+            AT2(float, line, q.line, own)[C + h] = AT1(float, b, q.start + own)[h];
+            AT2(float, line, q.line, own)[C + hv + h] = AT1(float, a, q.start + own)[h];
+        }
 
         /* Delta rule: as many rows at a time as there are lines of items; the next ones are on their
          * way meanwhile. */
