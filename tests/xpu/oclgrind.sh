@@ -22,13 +22,15 @@ TMP=$(mktemp -d) || exit 1
 trap 'rm -rf "$TMP"' EXIT
 export OCL_ICD_VENDORS="$icd" XDG_CACHE_HOME="$TMP"
 bad=0
+unset=--uninitialized
 
 # under LOG COMMAND...: unoptimised, for the marks of what is not written know no `freeze`
 under() {
     log=$1
     shift
     rm -f "$log"
-    oclgrind --data-races --uninitialized --max-errors 20 --build-options -cl-opt-disable \
+    # shellcheck disable=SC2086 # none or one word
+    oclgrind --data-races $unset --max-errors 20 --build-options -cl-opt-disable \
         --log "$log" "$@"
 }
 
@@ -55,10 +57,24 @@ canary local_overrun "exceeds static array size"
 canary local_unset "Uninitialized value"
 canary divergent_barrier "divergence detected (barrier)"
 
-under "$TMP/log" "$kernels" "$@" || bad=1
-if [ -s "$TMP/log" ]; then
-    echo "FAIL oclgrind reports:"
-    head -n 60 "$TMP/log"
-    bad=1
-fi
+# pass WORDS ARGUMENT...: the cases that the arguments pick, and nothing in the log
+pass() {
+    echo "== $1"
+    shift
+    under "$TMP/log" "$kernels" "$@" || bad=1
+    if [ -s "$TMP/log" ]; then
+        echo "FAIL oclgrind reports:"
+        head -n 60 "$TMP/log"
+        bad=1
+    fi
+}
+# oclgrind 21.10's own check for unwritten values crashes on some vector code, and a matrix operand's unused
+# rows are unwritten: those cases have the other checks alone.
+for tier in p emulated; do
+    export GDN_XPU_TIER=$tier
+    unset=--uninitialized
+    pass "GDN_XPU_TIER=$tier" "$@"
+    unset=
+    pass "GDN_XPU_TIER=$tier, without a look for unwritten values" --bounds "$@"
+done
 exit $bad
