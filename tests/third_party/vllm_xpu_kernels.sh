@@ -13,7 +13,7 @@
 # STATE names a folder, outside of the repository say, that keeps each result as it comes: the same
 # command goes on there when it was cut short.  JOBS is the number of processes that share the tests:
 #
-#   STATE=/var/tmp/vxk JOBS=2 OMP_NUM_THREADS=1 nice tests/third_party/vllm_xpu_kernels.sh CHECKOUT
+#   STATE=FOLDER JOBS=2 OMP_NUM_THREADS=1 nice tests/third_party/vllm_xpu_kernels.sh CHECKOUT
 #
 # PYTHON picks the interpreter; it needs torch, numpy and pytest.  GDN_LIBRARY picks a library other
 # than that of build/.
