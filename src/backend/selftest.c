@@ -135,7 +135,7 @@ void gdn_selftest_weight(gdn_selftest *t, gdn_type type, int32_t n_expert, int32
     }
     for (int64_t i = 0; scale != NULL && i < n_expert * blocks; i++)
         scale[i] = (float)uniform(t, 0.01, 0.02);
-    for (int32_t e = 0; e < n_expert; e++)
+    for (int32_t e = 0; data != NULL && scale != NULL && e < n_expert; e++)
         part[e] = (gdn_weight_part){.data = data + e * n * row, .n_row = n, .row_bytes = row,
                                     .scale = type == GDN_F8 ? scale + e * blocks : NULL,
                                     .scale_type = GDN_F32};
