@@ -32,7 +32,8 @@ class Err(Structure):
 
 
 class DeviceOpts(Structure):
-    _fields_ = [("n_thread", c_int), ("pin", c_bool), ("isa_mask", c_uint32)]
+    _fields_ = [("n_thread", c_int), ("pin", c_bool), ("isa_mask", c_uint32),
+                ("dry_run", c_bool)]
 
 
 class Tensor(Structure):
