@@ -100,6 +100,15 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     return xpu_start(&c, groups, (const int[3]){v.line, lines, 1}, err);
 }
 
+void xpu_project_rows(xpu_call *c, const gdn_project_args *a) {
+    xpu_tensor(c, &a->y, 1);
+    xpu_tensor(c, &a->x, 1);
+    xpu_long(c, a->x.ndim == 3 ? a->x.stride[1] : 0);
+    xpu_tensor(c, &a->z, 1);
+    xpu_long(c, a->z.ndim == 3 ? a->z.stride[1] : 0);
+    xpu_tensor(c, &a->norm_w, 0);
+}
+
 gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err) {
     static const char *const names[2][STAGED_ROWS + 1] = {
         {NULL, "project_1", "project_2", "project_4", "project_4"},
@@ -116,12 +125,7 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
     const variant v = variant_for(q, (int32_t)k);
     const int lines = ITEMS / v.line;
     xpu_call c = xpu_begin(q, v.file, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
-    xpu_tensor(&c, &a->y, 1);
-    xpu_tensor(&c, &a->x, 1);
-    xpu_long(&c, a->x.ndim == 3 ? a->x.stride[1] : 0);
-    xpu_tensor(&c, &a->z, 1);
-    xpu_long(&c, a->z.ndim == 3 ? a->z.stride[1] : 0);
-    xpu_tensor(&c, &a->norm_w, 0);
+    xpu_project_rows(&c, a);
     weight(&c, w, k % STRETCH == 0);
     xpu_int(&c, n_row);
     xpu_int(&c, a->add);

@@ -115,12 +115,7 @@ gdn_status xpu_project_x(gdn_queue *q, const gdn_project_args *a, gdn_err *err) 
     const int64_t slack = FEW * STEP * (int64_t)sizeof(uint16_t);
     const int64_t sums = results * XPU_PARTS * n_row * sg * (int64_t)sizeof(float);
     xpu_call c = xpu_begin(q, "project_xmx", "project_rows");
-    xpu_tensor(&c, &a->y, 1);
-    xpu_tensor(&c, &a->x, 1);
-    xpu_long(&c, a->x.ndim == 3 ? a->x.stride[1] : 0);
-    xpu_tensor(&c, &a->z, 1);
-    xpu_long(&c, a->z.ndim == 3 ? a->z.stride[1] : 0);
-    xpu_tensor(&c, &a->norm_w, 0);
+    xpu_project_rows(&c, a);
     xpu_memory(&c, w->data);
     xpu_int(&c, w->base.n);
     xpu_int(&c, k);

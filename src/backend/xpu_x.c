@@ -85,6 +85,18 @@ static const char fault_text[] = "enum { FAULT_NONE"
 #undef X
     " };\n";
 
+/* Texts that files have in front of their own; they hold no kernels. */
+static const struct {
+    const char *file, *text;
+} shared[] = {{"attn_prefill", "attn_tiles"}, {"attn_prefill_xmx", "attn_tiles"}};
+enum { N_SHARED = sizeof shared / sizeof *shared };
+
+bool xpu_text_has_kernels(const char *file) {
+    for (int i = 0; i < N_SHARED; i++)
+        if (strcmp(shared[i].text, file) == 0) return false;
+    return strcmp(file, "xpu_common") != 0 && strcmp(file, "xpu_xmx") != 0;
+}
+
 /* Files whose kernels keep more than 128 registers of results and operands. */
 static const char *const large[] = {"linear", "gdn", "gdn_chunk", "attn_prefill", "attn_prefill_xmx",
                                     "linear_tile_xmx", NULL};
@@ -106,6 +118,9 @@ bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *
     out->text[out->n++] = fault_text;
     out->text[out->n++] = source("xpu_common", strlen("xpu_common"));
     if (x) out->text[out->n++] = source("xpu_xmx", strlen("xpu_xmx"));
+    for (int i = 0; i < N_SHARED; i++)
+        if (strcmp(shared[i].file, file) == 0)
+            out->text[out->n++] = source(shared[i].text, strlen(shared[i].text));
     out->text[out->n++] = "\n#line 1\n"; /* messages count lines from the file's own first */
     out->text[out->n++] = own;
     int at = snprintf(out->options, sizeof out->options, "%s", common);

@@ -27,6 +27,8 @@ typedef struct {
 /* file: as xpu_begin() takes it; intel: for Intel's driver.  False: there is no such file, or it is
  * of tier X and sg is 0. */
 bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *out);
+/* False: a text that others have in front of their own. */
+bool xpu_text_has_kernels(const char *file);
 
 /* --- ops ------------------------------------------------------------------------------ */
 
@@ -34,6 +36,9 @@ bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *
 gdn_status xpu_linear_x(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err);
 gdn_status xpu_project_x(gdn_queue *q, const gdn_project_args *a, gdn_err *err);
 gdn_status xpu_embed_x(gdn_queue *q, const gdn_embed_args *a, gdn_err *err);
+
+/* What kernels of projections begin with: y, x with its heads, z likewise, the norm's weights. */
+void xpu_project_rows(xpu_call *c, const gdn_project_args *a);
 
 /* Whether weights of that kind are packed, and the steps of 16 inputs of a row that is. */
 bool    xpu_packs(const xpu_device *d, gdn_type type, int32_t n_expert);

@@ -3,7 +3,6 @@
  *     xpu-sources DIR SG     DIR/<file>.cl and DIR/<file>.opt, for sub-groups of SG items */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "../../src/backend/xpu_source.h"
 #include "../../src/backend/xpu_x.h"
@@ -20,7 +19,7 @@ int main(int argc, char **argv) {
     if (argc != 3) return fprintf(stderr, "usage: xpu-sources DIR SG\n"), 2;
     for (const xpu_source *s = xpu_sources; s->name != NULL; s++) {
         xpu_text t;
-        if (strcmp(s->name, "xpu_common") == 0 || strcmp(s->name, "xpu_xmx") == 0) continue;
+        if (!xpu_text_has_kernels(s->name)) continue;
         if (!xpu_text_of(s->name, atoi(argv[2]), false, true, &t)) return 1;
         FILE *f = open_file(argv[1], s->name, "cl");
         for (int i = 0; i < t.n; i++) fputs(t.text[i], f);

@@ -82,30 +82,11 @@ attn_prefill(FAULTS, TENSOR(seq_start), TENSOR(n_past), TENSOR1(page), int n_seq
     const int tile = get_group_id(1), rows = PAIRS / heads, n_head = min(heads, group - h_in);
     const int h0 = hk * group + h_in;
     const bool tell = item == 0 && get_group_id(0) == 0;
-    const __global int *start = AT0(int, seq_start);
 
-    int s = 0;
-    for (int end = n_seq; s + 1 < end;) { /* the last whose tiles begin here or before */
-        const int mid = s + (end - s) / 2;
-        if (start[mid] / rows + mid <= tile) s = mid;
-        else end = mid;
-    }
-    const int begin_row = start[s], past = AT0(int, n_past)[s];
-    const long in_seq = ((long)tile - begin_row / rows - s) * rows;
-    if (begin_row < 0 || in_seq < 0 || in_seq >= start[s + 1] - begin_row) return;
-    if (start[s + 1] > n_row) {
-        if (tell) FAULT(ATTN_START, s + 1, start[s + 1]);
-        return;
-    }
-    const int row0 = begin_row + (int)in_seq;
-    int n = min(start[s + 1] - row0, rows);
-    const long room = (long)max_block * block_size - past - in_seq;
-    if (past < 0 || room < n) {
-        if (tell) FAULT(ATTN_LENGTH, s, past);
-        if (past < 0 || room <= 0) return;
-        n = (int)room;
-    }
-    const int pos0 = past + (int)in_seq, last = pos0 + n - 1;
+    const tile_place at = tile_at(fault_, AT0(int, seq_start), AT0(int, n_past), n_seq, n_row, max_block,
+                                  block_size, tile, rows, tell);
+    if (at.n == 0) return;
+    const int s = at.seq, row0 = at.row, n = at.n, pos0 = at.pos, last = pos0 + n - 1;
 
     /* The item's places: x, y in a product; pair `mine` in the weights; pairs from `low` on and
      * columns col, col + HALF of the values. */

@@ -181,6 +181,16 @@ inline void put_window(__global uchar *state, long row_bytes, long c, int type, 
         if (j > TAPS - W) store_as(type, state + (j - (TAPS - W) - 1) * row_bytes, c, u[j]);
 }
 
+/* That window, zeros when none is stored, and the channel's taps, which lie at the end. */
+inline void get_window(const __global uchar *state, long row_bytes, long c, int type, bool stored,
+                       const __global float *taps, int C, float *u, float *w, int W) {
+    for (int j = 0; j < TAPS; j++) {
+        const int tap = j - (TAPS - W);
+        w[j] = tap >= 0 ? taps[(long)tap * C + c] : 0.0f;
+        u[j] = tap >= 1 && stored ? load_as(type, state + (tap - 1) * row_bytes, c) : 0.0f;
+    }
+}
+
 /* What a state of this type keeps of an input. */
 inline float kept(int type, float x) {
     return type == TYPE_BF16 ? bf16_to_f32(f32_to_bf16(x)) : x;
@@ -221,11 +231,7 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
     __global uchar *state = AT1(uchar, conv_state, q.slot);
     const float bias = has_bias ? AT0(float, conv_bias)[c] : 0.0f;
     float u[TAPS], w[TAPS];
-    for (int j = 0; j < TAPS; j++) {
-        const int tap = j - (TAPS - W);
-        w[j] = tap >= 0 ? AT0(float, conv_w)[(long)tap * C + c] : 0.0f;
-        u[j] = tap >= 1 && q.has_state ? load_as(type, state + (tap - 1) * conv_state_s1, c) : 0.0f;
-    }
+    get_window(state, conv_state_s1, c, type, q.has_state, AT0(float, conv_w), C, u, w, W);
     for (int i = 0; i < q.n_commit; i++) {
         push(u, kept(type, AT2(float, line, q.line, i)[c]));
         AT1(float, work_qkv, behind + i)[c] = answer(u, w, bias, W);
@@ -336,11 +342,7 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
             __global uchar *state = AT1(uchar, conv_state, q.slot);
             const float bias = has_bias ? AT0(float, conv_bias)[c] : 0.0f;
             float u[TAPS], w[TAPS];
-            for (int j = 0; j < TAPS; j++) {
-                const int tap = j - (TAPS - W);
-                w[j] = tap >= 0 ? AT0(float, conv_w)[(long)tap * C + c] : 0.0f;
-                u[j] = tap >= 1 && stored ? load_as(type, state + (tap - 1) * conv_state_s1, c) : 0.0f;
-            }
+            get_window(state, conv_state_s1, c, type, stored, AT0(float, conv_w), C, u, w, W);
             for (int t = 0; t < some; t++) {
                 const int own = done + t - q.n_commit;
                 if (own == 0 && q.keep && (q.n_commit > 0 || begins))

@@ -150,16 +150,9 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
         const bool there = head < n_head;
         const __global float *in = (const __global float *)(x + (there ? head : 0) * x_head);
         const __global float *gate = (const __global float *)(z + (there ? head : 0) * z_head);
-        const float mine = there ? squares(in, d, at, step) : 0.0f;
-        part[item] = mine;
+        part[item] = there ? squares(in, d, at, step) : 0.0f;
         barrier(CLK_LOCAL_MEM_FENCE);
-        float sum = 0.0f; /* as line_sum and group_sum add */
-        for (int l = 0; l < (alone ? ITEMS / SUM_LINE : 1); l++) {
-            const __local float *own = part + (alone ? l : item / SUM_LINE) * SUM_LINE;
-            float line = own[0];
-            for (int i = 1; i < SUM_LINE; i++) line += own[i];
-            sum = l == 0 ? line : sum + line;
-        }
+        const float sum = lanes_sum(part, item, alone);
         barrier(CLK_LOCAL_MEM_FENCE);
         const float f = norm_factor(sum, d, eps);
         for (int i = at; there && i < d; i += step) {

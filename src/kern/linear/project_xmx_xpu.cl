@@ -35,14 +35,7 @@ inline void normed_row(__local ushort *rows, int n_row, int r, const __global uc
         for (int l = (int)get_local_id(0); l < LANES; l += ITEMS) {
             const int head = alone ? first : first + l / SUM_LINE;
             if (head >= n_head) continue;
-            float sum = 0.0f; /* as line_sum and group_sum add */
-            for (int j = 0; j < (alone ? LANES / SUM_LINE : 1); j++) {
-                const __local float *own = part + (alone ? j : l / SUM_LINE) * SUM_LINE;
-                float line = own[0];
-                for (int i = 1; i < SUM_LINE; i++) line += own[i];
-                sum = j == 0 ? line : sum + line;
-            }
-            const float f = norm_factor(sum, d, eps);
+            const float f = norm_factor(lanes_sum(part, l, alone), d, eps);
             const __global float *in = (const __global float *)(x + head * x_head);
             const __global float *gate = (const __global float *)(z + head * z_head);
             for (int i = alone ? l : l % SUM_LINE; i < d; i += step) {

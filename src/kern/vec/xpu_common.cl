@@ -142,7 +142,7 @@ inline float silu(float x) { return x / (1.0f + exp(-x)); }
  * lines: the same order wherever it is used, so that what one kernel computes on the way has the
  * bits that another one writes.  All items of the work-group call these together; part has room for
  * a float each. */
-enum { SUM_LINE = 16 };
+enum { SUM_LINE = 16, NORM_ITEMS = 128, NORM_SHORT = 256 };
 
 /* Of the items of one's own line. */
 inline float line_sum(float v, __local float *part) {
@@ -168,9 +168,20 @@ inline float group_sum(float v, __local float *part, int n) {
     return sum;
 }
 
+/* What those give when the values of all lanes are in part, behind a barrier. */
+inline float lanes_sum(const __local float *part, int lane, bool all) {
+    float sum = 0.0f;
+    for (int l = 0; l < (all ? NORM_ITEMS / SUM_LINE : 1); l++) {
+        const __local float *own = part + (all ? l : lane / SUM_LINE) * SUM_LINE;
+        float line = own[0];
+        for (int i = 1; i < SUM_LINE; i++) line += own[i];
+        sum = l == 0 ? line : sum + line;
+    }
+    return sum;
+}
+
 /* What rms norms multiply a row by, and what squares they add for it: a row of up to
  * NORM_SHORT elements belongs to a line of items, a longer one to a work-group of 128. */
-enum { NORM_ITEMS = 128, NORM_SHORT = 256 };
 
 inline float squares(const __global float *x, int d, int first, int step) {
     float sum = 0.0f;
