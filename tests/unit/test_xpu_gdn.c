@@ -11,11 +11,12 @@
 
 #include "cases.h"
 #include "opencl.h"
+#include "opencl_sides.h"
 
 #include <gdn/op.h>
 #include <gdn/tools.h>
 
-enum { CPU, XPU, N_SIDE, MOST = 64 };
+enum { MOST = 64 };
 
 /* The same tensor on both devices. */
 typedef struct {
@@ -24,19 +25,8 @@ typedef struct {
     char       name[20];
 } pair;
 
-static gdn_device *device[N_SIDE];
-static gdn_queue *queue[N_SIDE];
 static pair made[MOST];
 static int n_made;
-
-static uint64_t rng = 1;
-static uint32_t below(uint32_t n) {
-    rng = rng * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(rng >> 33) % n;
-}
-static float uniform(float lo, float hi) {
-    return lo + (hi - lo) * (float)below(1u << 24) * 0x1p-24f;
-}
 
 static uint16_t bf16(float x) {
     uint32_t u;
@@ -645,28 +635,6 @@ static void test_faults(void **state) {
         drop();
     }
     attention(4, 2, 64, 32, GDN_F32, GDN_F32, true, true);
-}
-
-/* --- the device ----------------------------------------------------------------------------- */
-
-static int open_devices(void **state) {
-    (void)state;
-    static const char *const name[] = {"cpu:1", "xpu"};
-    gdn_err err = {0};
-    for (int i = 0; i < N_SIDE; i++) {
-        must(gdn_device_open(name[i], NULL, &device[i], &err), &err);
-        must(gdn_queue_create(device[i], &queue[i], &err), &err);
-    }
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    for (int i = 0; i < N_SIDE; i++) {
-        gdn_queue_free(queue[i]);
-        gdn_device_close(device[i]);
-    }
-    return 0;
 }
 
 int main(void) {

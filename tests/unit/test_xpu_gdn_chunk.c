@@ -7,24 +7,12 @@
 
 #include "cases.h"
 #include "opencl.h"
+#include "opencl_sides.h"
 
 #include <gdn/op.h>
 
-enum { CPU, XPU, N_SIDE };
 enum { Q, K, V, B, A, CORE, SSM, A_LOG, DT, INDX, LOC, SLOT, INITIAL, N_TENSOR };
 enum { MAX_SEQ = 48 };
-
-static gdn_device *device[N_SIDE];
-static gdn_queue *queue[N_SIDE];
-
-static uint64_t rng = 1;
-static uint32_t below(uint32_t n) {
-    rng = rng * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(rng >> 33) % n;
-}
-static float uniform(float lo, float hi) {
-    return lo + (hi - lo) * (float)below(1u << 24) * 0x1p-24f;
-}
 
 /* Of one call: host bytes of every tensor before it, and views of one buffer on each device. */
 typedef struct {
@@ -264,26 +252,6 @@ static void test_alone(void **state) {
         assert_memory_equal(all + row, alone + row, (size_t)c.t[CORE].stride[0]);
     }
     free(all), free(alone), free(c.host), free(one.host);
-}
-
-static int open_devices(void **state) {
-    (void)state;
-    static const char *const name[] = {"cpu:1", "xpu"};
-    gdn_err err = {0};
-    for (int i = 0; i < N_SIDE; i++) {
-        must(gdn_device_open(name[i], NULL, &device[i], &err), &err);
-        must(gdn_queue_create(device[i], &queue[i], &err), &err);
-    }
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    for (int i = 0; i < N_SIDE; i++) {
-        gdn_queue_free(queue[i]);
-        gdn_device_close(device[i]);
-    }
-    return 0;
 }
 
 int main(void) {
