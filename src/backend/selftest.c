@@ -170,7 +170,7 @@ void gdn_selftest_same(gdn_selftest *t, const char *name, const gdn_pair *p, dou
     for (int64_t i = 0; t->st == GDN_OK && i < n; i++) {
         const double want = get(data[SELFTEST_REF], p->on[SELFTEST_REF].type, i);
         const double have = get(data[SELFTEST_DEV], p->on[SELFTEST_DEV].type, i);
-        const double e = isfinite(have) ? fabs(want - have) : INFINITY;
+        const double e = isfinite(want - have) ? fabs(want - have) : INFINITY;
         if (fabs(want) > most) most = fabs(want);
         if (e > off) off = e;
     }

@@ -1,7 +1,7 @@
 /* selftest_ops.c - the operators that a device's start-up check tries.
  *
  * Those that a model spends its time in, with heads of the released sizes, few of them: products,
- * norms, attention, the Gated DeltaNet core and the operator.  For one row and for several, as these
+ * norms, projections, attention, the Gated DeltaNet core and the operator.  For one row and for several, as these
  * take different kernels.
  *
  * Bounds are shares of the largest value.  Sums in another order move results by 1e-6, three orders
@@ -97,6 +97,32 @@ static void norm_gated(gdn_selftest *t, gdn_type type) {
     ON_BOTH(t, gdn_rms_norm_gated, gdn_rms_norm_gated_args, .y = y.on[s], .x = x.on[s],
             .z = z.on[s], .w = w.on[s], .eps = 1e-6f)
     gdn_selftest_same(t, "y", &y, bound(SUM, type));
+}
+
+/* --- projections -------------------------------------------------------------------- */
+
+/* As a layer begins and ends: a row normalised and gated by swiglu, or heads that are normalised, gated
+ * and added. */
+static void projection(gdn_selftest *t, bool heads) {
+    enum { N = 192, HEADS = 2, D = 128, K = HEADS * D };
+    const int64_t n_row = heads ? 3 : 1, n = heads ? N : N / 2;
+    gdn_weight *w[SELFTEST_SIDES];
+    begin(t, "projection of %s", heads ? "heads" : "a row");
+    gdn_selftest_weight(t, GDN_BF16, 1, N, K, w);
+    if (t->st != GDN_OK) return;
+    const gdn_type input = gdn_weight_input_type(w[SELFTEST_DEV]);
+    const int64_t d1 = heads ? HEADS : K, d2 = heads ? D : 0;
+    const gdn_pair x = gdn_selftest_random(t, GDN_F32, -1, 1, n_row, d1, d2, 0),
+                   z = gdn_selftest_random(t, GDN_F32, -4, 4, n_row, d1, d2, 0),
+                   norm_w = gdn_selftest_random(t, GDN_F32, 0.5, 1.5, heads ? D : K, 0, 0, 0),
+                   xn = gdn_selftest_exact(t, input, n_row, K),
+                   wide = gdn_selftest_out(t, GDN_F32, n_row, N, 0),
+                   y = heads ? gdn_selftest_random(t, GDN_F32, -1, 1, n_row, n, 0, 0)
+                             : gdn_selftest_out(t, GDN_F32, n_row, n, 0);
+    ON_BOTH(t, gdn_op_project, gdn_project_args, .y = y.on[s], .x = x.on[s],
+            .z = heads ? z.on[s] : (gdn_tensor){0}, .norm_w = norm_w.on[s], .eps = 1e-6f, .w = w[s],
+            .add = heads, .swiglu = !heads, .work_x = xn.on[s], .work_y = wide.on[s])
+    gdn_selftest_same(t, "y", &y, bound(SUM, input));
 }
 
 /* --- attention ---------------------------------------------------------------------- */
@@ -213,6 +239,8 @@ void gdn_selftest_ops(gdn_selftest *t) {
     norm(t);
     norm_gated(t, GDN_F32);
     norm_gated(t, GDN_BF16);
+    projection(t, false);
+    projection(t, true);
     attention(t, GDN_F32);
     attention(t, GDN_BF16);
     core(t);

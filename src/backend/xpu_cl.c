@@ -94,7 +94,7 @@ static bool can_run(cl_device_id d) {
     return false;
 }
 
-static bool has_extension(cl_device_id d, const char *name) {
+bool xpu_cl_has_extension(cl_device_id d, const char *name) {
     size_t n = 0;
     if (xpu_cl.clGetDeviceInfo(d, CL_DEVICE_EXTENSIONS, 0, NULL, &n) != CL_SUCCESS) return false;
     char *all = calloc(n + 1, 1);
@@ -117,7 +117,7 @@ static void find_usm(xpu_cl_device *x) {
 #undef X
     };
     xpu_usm_table all;
-    if (!has_extension(x->id, "cl_intel_unified_shared_memory") ||
+    if (!xpu_cl_has_extension(x->id, "cl_intel_unified_shared_memory") ||
         (number(x->id, CL_DEVICE_DEVICE_MEM_CAPABILITIES_INTEL, sizeof(cl_bitfield)) &
          CL_UNIFIED_SHARED_MEMORY_ACCESS_INTEL) == 0)
         return;

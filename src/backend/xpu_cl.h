@@ -85,6 +85,8 @@ typedef struct {
  * are none, and what to do. */
 int xpu_cl_devices(const xpu_cl_device **out, const char **none);
 
+bool xpu_cl_has_extension(cl_device_id d, const char *name);
+
 /* "CL_OUT_OF_RESOURCES", or the number of a code without a name. */
 const char *xpu_error_name(cl_int code);
 

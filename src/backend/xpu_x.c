@@ -10,13 +10,6 @@
 
 /* --- the tier ------------------------------------------------------------------------- */
 
-static bool listed(const char *list, const char *word) {
-    const size_t n = strlen(word);
-    for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
-        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return true;
-    return false;
-}
-
 /* The smallest size of a sub-group, which is the engine's; 0 and why not. */
 static int engine(const xpu_device *d, char why[128]) {
     enum { SUB_GROUP_SIZES_INTEL = 0x4108 };
@@ -25,16 +18,9 @@ static int engine(const xpu_device *d, char why[128]) {
         "cl_intel_subgroup_local_block_io", "cl_intel_subgroup_matrix_multiply_accumulate",
     };
     size_t bytes = 0, size[16], least = 0;
-    char *all = NULL;
     why[0] = '\0';
-    if (xpu_cl.clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, 0, NULL, &bytes) == CL_SUCCESS)
-        all = calloc(bytes + 1, 1);
-    if (all == NULL ||
-        xpu_cl.clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, bytes, all, NULL) != CL_SUCCESS)
-        snprintf(why, 128, "its extensions cannot be read");
     for (size_t i = 0; i < sizeof need / sizeof *need && why[0] == '\0'; i++)
-        if (!listed(all, need[i])) snprintf(why, 128, "it has no %s", need[i]);
-    free(all);
+        if (!xpu_cl_has_extension(d->id, need[i])) snprintf(why, 128, "it has no %s", need[i]);
     if (why[0] != '\0') return 0;
     if (xpu_cl.clGetDeviceInfo(d->id, SUB_GROUP_SIZES_INTEL, sizeof size, size, &bytes) ==
         CL_SUCCESS)

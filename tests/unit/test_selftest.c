@@ -120,6 +120,17 @@ static gdn_status no_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err
     return GDN_OK;
 }
 
+static gdn_status no_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err) {
+    (void)q, (void)a, (void)err;
+    return GDN_OK;
+}
+
+/* Right for a row, wrong where something is added. */
+static gdn_status no_sum(gdn_queue *q, const gdn_project_args *a, gdn_err *err) {
+    (void)q, (void)err;
+    return a->add ? GDN_OK : GDN_E_UNSUPPORTED;
+}
+
 static gdn_status failing(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     (void)q, (void)a;
     return gdn_fail(err, GDN_E_DEVICE, "CL_OUT_OF_RESOURCES");
@@ -203,6 +214,8 @@ static void test_wrong(void **state) {
             TRY(linear, bad_linear, name, "y is off by")
         }
     TRY(rms_norm, no_norm, ": norm: y", "not a number")
+    TRY(project, no_project, "projection of a row: y", "not a number")
+    TRY(project, no_sum, "projection of heads: y", "y is off by")
     TRY(attn, failing, "attention, keys in f32", "CL_OUT_OF_RESOURCES")
 #undef TRY
 }
