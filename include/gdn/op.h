@@ -42,8 +42,8 @@ GDN_API gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts
                                    gdn_device **out, gdn_err *err);
 GDN_API void        gdn_device_close(gdn_device *d); /* after everything that lives on it */
 GDN_API const char *gdn_device_name(const gdn_device *d);
-/* The start-up check: products, norms, attention and Gated DeltaNet on small random data, there and
- * on the cpu.  A model is opened on a device only after it; a device that passed is not checked
+/* The start-up check: products, projections, norms, attention and Gated DeltaNet on small random
+ * data, there and on the cpu.  A model is opened on a device only after it; a device that passed is not checked
  * again, and the cpu is the measure itself.  Tenths of a second, once the kernels are compiled.
  * GDN_E_DEVICE: err says which operator was off, and by how much. */
 GDN_API gdn_status gdn_device_check(gdn_device *d, gdn_err *err);
