@@ -98,9 +98,8 @@ static unsigned char *cache_read(uint64_t key, size_t *bytes) {
 }
 
 /* Written beside its place and moved there: another process never sees a part of it. */
-static void cache_write(uint64_t key, const unsigned char *binary, size_t bytes) {
-    char path[PATH], part[PATH + 32];
-    if (!cache_path(key, path)) return;
+static void cache_write(const char *path, const unsigned char *binary, size_t bytes) {
+    char part[PATH + 32];
     snprintf(part, sizeof part, "%s.%ld", path, (long)getpid());
     FILE *f = fopen(part, "wb");
     if (f == NULL) return;
@@ -112,7 +111,9 @@ static void cache_write(uint64_t key, const unsigned char *binary, size_t bytes)
 }
 
 static void cache_program(uint64_t key, cl_program p) {
+    char path[PATH];
     size_t bytes = 0;
+    if (!cache_path(key, path)) return; /* for a binary a driver may have to compile once more */
     if (xpu_cl.clGetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof bytes, &bytes, NULL) !=
             CL_SUCCESS ||
         bytes == 0)
@@ -120,7 +121,7 @@ static void cache_program(uint64_t key, cl_program p) {
     unsigned char *binary = malloc(bytes);
     if (binary == NULL) return;
     if (xpu_cl.clGetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
-        cache_write(key, binary, bytes);
+        cache_write(path, binary, bytes);
     free(binary);
 }
 

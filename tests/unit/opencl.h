@@ -1,5 +1,5 @@
-/* opencl.h - around the tests of the xpu device: a folder for what drivers and we keep
- * compiled, and the skip where there is no OpenCL device. */
+/* opencl.h - around the tests of the xpu device: a folder for what drivers keep compiled, and the
+ * skip where there is no OpenCL device. */
 #ifndef GDN_TESTS_OPENCL_H
 #define GDN_TESTS_OPENCL_H
 
@@ -28,8 +28,9 @@ static int opencl_begin(void) {
     gdn_err err;
     gdn_device *d;
     if (mkdtemp(opencl_folder) == NULL) return 1;
-    setenv("XDG_CACHE_HOME", opencl_folder, 1);
-    /* What PoCL compiled may be shared: minutes for the tests of a run.  Ours is always new. */
+    /* We keep nothing: to give a binary away PoCL compiles every kernel once more.  What it compiled
+     * may be shared: minutes for the tests of a run. */
+    setenv("XDG_CACHE_HOME", "/dev/null", 1);
     const char *shared = getenv("GDN_TEST_OPENCL_CACHE");
     setenv("POCL_CACHE_DIR", shared != NULL ? shared : opencl_folder, 1);
     /* Intel's driver opens libraries in a way that the address sanitizer ends the program for. */

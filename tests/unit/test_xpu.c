@@ -564,6 +564,7 @@ static void once_more(void) {
 
 static void test_kept(void **state) {
     (void)state;
+    setenv("XDG_CACHE_HOME", opencl_folder, 1);
     once_more();
     assert_true(spoil(false) > 0);
     once_more();
