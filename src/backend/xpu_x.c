@@ -74,7 +74,8 @@ static const char fault_text[] = "enum { FAULT_NONE"
 /* Texts that files have in front of their own; they hold no kernels. */
 static const struct {
     const char *file, *text;
-} shared[] = {{"attn_prefill", "attn_tiles"}, {"attn_prefill_xmx", "attn_tiles"}};
+} shared[] = {{"attn_prefill", "attn_tiles"},    {"attn_prefill_xmx", "attn_tiles"},
+              {"gdn_chunk", "gdn_chunk_seq"}, {"gdn_chunk_xmx", "gdn_chunk_seq"}};
 enum { N_SHARED = sizeof shared / sizeof *shared };
 
 bool xpu_text_has_kernels(const char *file) {
@@ -84,8 +85,8 @@ bool xpu_text_has_kernels(const char *file) {
 }
 
 /* Files whose kernels keep more than 128 registers of results and operands. */
-static const char *const large[] = {"linear", "gdn", "gdn_chunk", "attn_prefill", "attn_prefill_xmx",
-                                    "linear_tile_xmx", NULL};
+static const char *const large[] = {"linear", "gdn", "gdn_chunk", "gdn_chunk_xmx", "attn_prefill",
+                                    "attn_prefill_xmx", "linear_tile_xmx", NULL};
 
 static const char *source(const char *file, size_t n) {
     for (const xpu_source *s = xpu_sources; s->name != NULL; s++)

@@ -365,6 +365,27 @@ static void operator(gdn_selftest *t) {
 }
 static void operator_chunked(gdn_selftest *t) { op_form(t, GDN_FORM_CHUNKED, GDN_F32, 37); }
 
+/* Tier X: its columns of two value heads, a whole chunk and a short one. */
+static void rule_x(gdn_selftest *t) {
+    enum { ROW = 37, V_COLUMNS = 16 };
+    int32_t row[ROW];
+    for (int32_t i = 0; i < ROW; i++) row[i] = ROW - 1 - i;
+    const gdn_pair out = OUT(GDN_BF16, ROW, HV, V_COLUMNS), q = RANDOM(GDN_BF16, -1, 1, ROW, HK, DK, 0),
+                   k = RANDOM(GDN_BF16, -1, 1, ROW, HK, DK, 0),
+                   v = RANDOM(GDN_BF16, -1, 1, ROW, HV, V_COLUMNS, 0),
+                   b = RANDOM(GDN_BF16, -2, 2, ROW, HV, 0, 0), a_raw = RANDOM(GDN_BF16, -3, 3, ROW, HV, 0, 0),
+                   ssm = RANDOM(GDN_F32, -1, 1, SLOTS, HV, V_COLUMNS, DK),
+                   A = RANDOM(GDN_F32, -4, 0, HV, 0, 0, 0), dt = RANDOM(GDN_BF16, -1, 1, HV, 0, 0, 0),
+                   from = INTS(2, 0, ROW), slot = INTS(1, 1), rows = gdn_selftest_ints(t, ROW, 0, row);
+    ON_BOTH(gdn_delta_rule, gdn_delta_rule_args, .core = out.on[s], .q = q.on[s], .k = k.on[s],
+            .v = v.on[s], .b = b.on[s], .a = a_raw.on[s], .A_log = A.on[s], .dt_bias = dt.on[s],
+            .ssm_state = ssm.on[s], .query_start_loc = from.on[s], .token_indx = rows.on[s],
+            .state_indices = slot.on[s], .num_actual_tokens = ROW, .null_slot = -1,
+            .form = s == SELFTEST_DEV ? GDN_FORM_CHUNKED : GDN_FORM_RECURRENT)
+    gdn_selftest_same(t, "core", &out, ROUNDED);
+    gdn_selftest_same(t, "state", &ssm, 1e-4);
+}
+
 static void experts(gdn_selftest *t) {
     enum { ROW = 3, TOP = 2, E = 4, D = 24, N = 12 };
     gdn_weight *gate_up[SELFTEST_SIDES], *down[SELFTEST_SIDES];
@@ -418,6 +439,7 @@ static const struct {
     /* Unused rows of an operand are whatever lies there. */
     {"projections of tier X", projections_x, TIER_X | BOUNDS, "project_rows"},
     {"attention of tier X", attention_x, TIER_X | SLOW, "attn_tile"},
+    {"delta rule of tier X, chunked", rule_x, TIER_X | SLOW, "chunk_prepare_x chunk_scan_x"},
     {"products of tier X, tiles", products_x_tile, TIER_X | SLOW, "linear_tile"},
 };
 enum { N_CASE = sizeof cases / sizeof *cases };

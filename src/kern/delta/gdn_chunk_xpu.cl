@@ -17,56 +17,19 @@
  * shows a slab of it to all when they multiply by it.
  *
  * Rows of a short last chunk beyond its tokens are zeros in K, Q, T' and P, and G_last is that of the
- * last token.  G is a sum of two floats: its differences are small after large decays, too.
+ * last token.
  *
- * Chunks of sequence s are those from start[s] / CHUNK + s on.  The next sequence's lie behind. */
+ * Which chunks there are: gdn_chunk_seq_xpu.cl. */
 
 enum {
-    CHUNK = 32,          /* XPU_GDN_CHUNK on the host                               */
-    COLUMNS = 32,        /* of the state in a work-group, XPU_GDN_COLUMNS           */
-    ITEMS = 256,         /* of a work-group, XPU_GDN_CHUNK_ITEMS                    */
-    WORK = 2 * CHUNK * CHUNK + 4 * CHUNK, /* floats of a chunk and value head, XPU_GDN_CHUNK_WORK */
+    COLUMNS = 32,        /* of the state in a work-group, as on the host            */
+    ITEMS = 256,         /* of a work-group, too                                    */
+    WORK = 2 * CHUNK * CHUNK + 4 * CHUNK, /* floats of a chunk and value head, too  */
     SLAB = 64,           /* of dk                                                   */
     HALF = 128,          /* of dk in one set of a state's registers                 */
     /* Strides of rows in local memory: a float4 of eight rows lies in different banks. */
     LD_SLAB = SLAB + 4, LD_HALF = HALF + 4, LD_CHUNK = CHUNK + 4
 };
-
-/* --- a sequence ----------------------------------------------------------------------------- */
-
-typedef struct {
-    long slot;
-    int  start, n;
-    bool fresh, none, skip;
-} plain_seq;
-
-#define PLAIN_SEQ                                                                        \
-    TENSOR(loc), TENSOR(indx), TENSOR(slot), TENSOR(initial), int n_token, int n_row,    \
-        int slots, int null_slot, int has_indx, int has_initial
-#define PLAIN_SEQ_HERE                                                                   \
-    fault_, AT0(int, loc), AT0(int, slot), AT0(uchar, initial), n_token, slots, null_slot, has_initial
-
-/* tell: this item reports what is wrong. */
-inline plain_seq plain_sequence(FAULTS, const __global int *start, const __global int *slot,
-                                const __global uchar *initial, int n_token, int slots,
-                                int null_slot, int has_initial, int s, bool tell) {
-    plain_seq q = {0};
-    const int first = start[s], end = start[s + 1];
-    q.skip = true;
-    if (first < 0 || end < first || end > n_token || (s == 0 && first != 0)) {
-        if (tell) FAULT(GDN_START, s + 1, end);
-        return q;
-    }
-    q.start = first;
-    q.n = end - first;
-    if (q.n == 0) return q;
-    q.slot = slot[s];
-    q.none = q.slot < 0 || q.slot == null_slot;
-    q.fresh = has_initial && initial[s] == 0;
-    q.skip = !q.none && q.slot >= slots;
-    if (q.skip && tell) FAULT(GDN_SLOT, s, slot[s]);
-    return q;
-}
 
 /* --- products ------------------------------------------------------------------------------- */
 
@@ -139,18 +102,6 @@ inline void slab_to(__local float *tile, const float4 *from, int item) {
 
 /* --- before the scan: a chunk and key head -------------------------------------------------- */
 
-inline float log_decay(float a, float A_log, float dt_bias) {
-    const float x = a + dt_bias, g = -exp(A_log) * (x >= 20.0f ? x : log1p(exp(x)));
-    return g < -1e4f ? -1e4f : g; /* nothing is left, and sums of infinities are no numbers */
-}
-
-/* (high, low) + x. */
-inline float2 add_exactly(float2 sum, float x) {
-    const float s = sum.x + x, v = s - sum.x;
-    return (float2)(s, sum.y + ((sum.x - (s - v)) + (x - v)));
-}
-inline float fade(float2 from, float2 to) { return exp((to.x - from.x) + (to.y - from.y)); }
-
 __kernel __attribute__((reqd_work_group_size(256, 1, 1))) void
 chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), TENSOR1(b), TENSOR1(a),
               TENSOR(A_log), TENSOR(dt_bias), int n_seq, int r, int kh0, int n_kh, int dk, int act,
@@ -160,18 +111,9 @@ chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), T
     __local float log_g[CHUNK], beta[CHUNK];
     const int item = get_local_id(0), head = get_group_id(0), chunk = get_group_id(1);
     const int kh = kh0 + head;
-    const __global int *start = AT0(int, loc);
-    int s = 0;
-    for (int end = n_seq; s + 1 < end;) { /* the last whose chunks begin here or before */
-        const int mid = s + (end - s) / 2;
-        if (start[mid] / CHUNK + mid <= chunk) s = mid;
-        else end = mid;
-    }
-    const plain_seq m = plain_sequence(PLAIN_SEQ_HERE, s, false);
-    if (m.skip || m.none) return;
-    const int t0 = (chunk - m.start / CHUNK - s) * CHUNK, n = min(m.n - t0, (int)CHUNK);
-    if (t0 < 0 || n <= 0) return;
-    const int first = m.start + t0;
+    const chunk_place here = chunk_at(PLAIN_SEQ_HERE, n_seq, chunk);
+    const int first = here.first, n = here.n;
+    if (n == 0) return;
     const __global uchar *keys = AT2(uchar, k, first, kh), *queries = AT2(uchar, q, first, kh);
     const int2 at = place(item);
 
@@ -206,11 +148,7 @@ chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), T
             beta[item] = real ? sigmoid(load_as(act, AT1(uchar, b, first + item), h)) : 0.0f;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < CHUNK) {
-            float2 to_here = (float2)(0.0f);
-            for (int t = 0; t <= item; t++) to_here = add_exactly(to_here, log_g[t]);
-            G[item] = to_here;
-        }
+        if (item < CHUNK) G[item] = decays_to(log_g, item);
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int y = 0; y < 2; y++)
             for (int z = 0; z < 2; z++) {
@@ -228,13 +166,7 @@ chunk_prepare(FAULTS, PLAIN_SEQ, __global float *work, TENSOR2(q), TENSOR2(k), T
                     sum_t = fma(-A[t * LD_CHUNK + j], T[j * LD_CHUNK + item], sum_t);
                 T[t * LD_CHUNK + item] = sum_t;
             }
-            const bool real = item < n;
-            __global float *gate = out + 2 * CHUNK * CHUNK;
-            const float2 nothing = (float2)(0.0f);
-            gate[item] = real ? fade(nothing, G[item]) * norm[item] : 0.0f;
-            gate[CHUNK + item] = real ? fade(nothing, G[item]) * norm[CHUNK + item] : 0.0f;
-            gate[2 * CHUNK + item] = real ? fade(G[item], G[n - 1]) * norm[item] : 0.0f;
-            gate[3 * CHUNK + item] = fade(nothing, G[n - 1]);
+            gates_to(out + 2 * CHUNK * CHUNK, G, norm, item, n);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int j = item; j < CHUNK * CHUNK; j += ITEMS)
@@ -328,16 +260,10 @@ inline void update(float4 *S, float all, const __local float *U, const __local f
     }
 }
 
-/* The row of token t, or -1. */
-inline int token_row(const __global int *indx, int has_indx, int t, int n_row) {
-    const int row = has_indx ? indx[t] : t;
-    return row >= 0 && row < n_row ? row : -1;
-}
-
 __kernel __attribute__((reqd_work_group_size(256, 1, 1))) void
-chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2(q), TENSOR2(k),
-           TENSOR2(v), TENSOR3(ssm_state), int r, int kh0, int n_kh, int dk, int dv, int act, int type,
-           int fours) {
+chunk_scan(FAULTS, PLAIN_SEQ, const __global float *work, TENSOR2(core), TENSOR2(v),
+           TENSOR3(ssm_state), int r, int kh0, int n_kh, int dk, int type, TENSOR2(q), TENSOR2(k),
+           int dv, int act, int fours) {
     /* keys and queries, or half of the keys; the state, or T' and P; X, later U; gates */
     __local float tile[2 * CHUNK * LD_SLAB] BY_FOURS, wide[2 * CHUNK * LD_CHUNK] BY_FOURS;
     __local float X[COLUMNS * LD_CHUNK] BY_FOURS, gate[3 * CHUNK];
