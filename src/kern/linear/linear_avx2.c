@@ -22,7 +22,7 @@ static inline vf vf_load_f8(const uint8_t *p) {
     const __m128i rest = _mm_slli_epi16(_mm_and_si128(b, _mm_set1_epi16(0x7f)), 7);
     return _mm256_cvtph_ps(_mm_or_si128(sign, rest));
 }
-enum { TILE_ROWS = 4, TILE_VECS = 2, TILE_VECS_2 = 4, TILE_VECS_1 = 8, K_FEW = 8 };
+enum { TILE_ROWS = 4, TILE_VECS = 2, TILE_VECS_2 = 4, TILE_VECS_1 = 8, K_FEW = 32 };
 #include "linear_body.h"
 
 void gdn_linear_avx2(const gdn_linear_args *a) { linear_f32(a); }

@@ -6,6 +6,9 @@
  * rows by NV vectors keeps its sums in registers over a stretch of k and adds them to a block of
  * results; the order of every output's sum is k ascending.
  *
+ * Few rows read weights once, at the pace of memory.  The CPU's own reading ahead ends with each
+ * 4 KiB page, so tiles ask for what they will read AHEAD bytes later.
+ *
  * fp8 has a scale for each stretch of scale_cols inputs: the stretch is summed on its own from
  * zero, then one fma adds it, scaled, to the total. */
 #include <string.h>
@@ -16,6 +19,7 @@ enum {
     ROW_BLOCK = 96, /* rows a panel visits before the next: their results stay in L1/L2   */
     K_BLOCK = 256,  /* inputs a tile walks at a time: 64 x 256 bf16 are 32 KiB             */
     FEW_ROWS = 16,  /* up to here the weights' way from memory counts: K_FEW at a time     */
+    AHEAD = 8192,   /* past the end of the weights at most this far: asking there is harmless */
 };
 
 typedef struct {
@@ -43,9 +47,13 @@ INLINE vf load_w(gdn_type type, const char *w, int64_t k, int col) {
     }
 }
 
+INLINE void ask(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+
 INLINE void tile(gdn_type type, int R, int NV, float *c, const char *w, int col,
                  const float *const *x, int64_t k0, int64_t k1, bool first,
-                 const float *scale) {
+                 const float *scale, int ahead) {
     vf acc[8][8];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
@@ -57,6 +65,23 @@ INLINE void tile(gdn_type type, int R, int NV, float *c, const char *w, int col,
         int64_t k = k0;
         for (; k + 1 < k1; k += 2) {
             const char *p = w + (k / 2 * GDN_PANEL + col) * 4;
+            if (ahead > 0) ask(p + ahead, NV * VF_N * 4);
+            if (R <= 2) {
+                vf b[2][2];
+#pragma GCC unroll 2
+                for (int r = 0; r < R; r++)
+                    b[r][0] = vf_set1(x[r][k]), b[r][1] = vf_set1(x[r][k + 1]);
+#pragma GCC unroll 8
+                for (int j = 0; j < NV; j++) {
+                    const vf lo = vf_load_pair_lo(p + j * VF_N * 4);
+                    const vf hi = vf_load_pair_hi(p + j * VF_N * 4);
+#pragma GCC unroll 2
+                    for (int r = 0; r < R; r++) acc[r][j] = vf_fma(lo, b[r][0], acc[r][j]);
+#pragma GCC unroll 2
+                    for (int r = 0; r < R; r++) acc[r][j] = vf_fma(hi, b[r][1], acc[r][j]);
+                }
+                continue;
+            }
             vf e[8];
 #pragma GCC unroll 8
             for (int j = 0; j < NV; j++) e[j] = vf_load_pair_lo(p + j * VF_N * 4);
@@ -86,7 +111,9 @@ INLINE void tile(gdn_type type, int R, int NV, float *c, const char *w, int col,
             }
         }
     } else {
+        const int size = type == GDN_F32 ? 4 : type == GDN_F16 ? 2 : 1;
         for (int64_t k = k0; k < k1; k++) {
+            if (ahead > 0) ask(w + (k * GDN_PANEL + col) * size + ahead, NV * VF_N * size);
             vf e[8];
 #pragma GCC unroll 8
             for (int j = 0; j < NV; j++) e[j] = load_w(type, w, k, col + j * VF_N);
@@ -115,9 +142,24 @@ INLINE void tile(gdn_type type, int R, int NV, float *c, const char *w, int col,
 /* All 64 columns of R rows. */
 INLINE void tile_columns(gdn_type type, int R, int NV, float *c, const char *w,
                          const float *const *x, int64_t k0, int64_t k1, bool first,
-                         const float *scale) {
+                         const float *scale, int ahead) {
     for (int col = 0; col < GDN_PANEL; col += NV * VF_N)
-        tile(type, R, NV, c, w, col, x, k0, k1, first, scale);
+        tile(type, R, NV, c, w, col, x, k0, k1, first, scale, ahead);
+}
+
+/* n rows of job->c over one stretch of k. */
+INLINE void stretch_rows(gdn_type type, const panel_job *job, const float *const *x, int32_t n,
+                         int64_t k0, int64_t k1, const float *scale, int ahead) {
+    int32_t i = 0;
+    for (; i + TILE_ROWS <= n; i += TILE_ROWS)
+        tile_columns(type, TILE_ROWS, TILE_VECS, job->c + i * GDN_PANEL, job->panel, x + i, k0, k1,
+                     k0 == 0, scale, ahead);
+    for (; i + 2 <= n; i += 2)
+        tile_columns(type, 2, TILE_VECS_2, job->c + i * GDN_PANEL, job->panel, x + i, k0, k1,
+                     k0 == 0, scale, ahead);
+    for (; i < n; i++)
+        tile_columns(type, 1, TILE_VECS_1, job->c + i * GDN_PANEL, job->panel, x + i, k0, k1,
+                     k0 == 0, scale, ahead);
 }
 
 /* Rows m0 <= i < m1 of one panel into job->c. */
@@ -125,25 +167,15 @@ INLINE void panel_rows(gdn_type type, const panel_job *job, int32_t m0, int32_t 
     const gdn_linear_args *a = job->a;
     const int64_t k_all = a->w->k;
     const int32_t n = m1 - m0;
-    const int64_t step = type == GDN_F8              ? a->w->scale_cols
-                         : n > 1 && n <= FEW_ROWS ? K_FEW
-                                                  : K_BLOCK;
+    const bool few = n <= FEW_ROWS;
+    const int64_t step = type == GDN_F8 ? a->w->scale_cols : n > 1 && few ? K_FEW : K_BLOCK;
     const float *x[ROW_BLOCK];
     for (int32_t i = m0; i < m1; i++) x[i - m0] = row_f32(a, i);
     for (int64_t k0 = 0; k0 < k_all; k0 += step) {
         const int64_t k1 = k0 + step < k_all ? k0 + step : k_all;
-        const bool first = k0 == 0;
         const float *scale = type == GDN_F8 ? job->scale + k0 / step * GDN_PANEL : NULL;
-        int32_t i = 0;
-        for (; i + TILE_ROWS <= n; i += TILE_ROWS)
-            tile_columns(type, TILE_ROWS, TILE_VECS, job->c + i * GDN_PANEL, job->panel, x + i,
-                         k0, k1, first, scale);
-        for (; i + 2 <= n; i += 2)
-            tile_columns(type, 2, TILE_VECS_2, job->c + i * GDN_PANEL, job->panel, x + i, k0,
-                         k1, first, scale);
-        for (; i < n; i++)
-            tile_columns(type, 1, TILE_VECS_1, job->c + i * GDN_PANEL, job->panel, x + i, k0,
-                         k1, first, scale);
+        if (few) stretch_rows(type, job, x, n, k0, k1, scale, AHEAD);
+        else stretch_rows(type, job, x, n, k0, k1, scale, 0);
     }
 }
 
