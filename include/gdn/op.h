@@ -247,18 +247,20 @@ typedef struct {
  * not get into it.  With the four optional tensors a sequence has a line of K raw rows, and a call
  * first folds n_commit of them into its stored states, in the same pass that its own rows take:
  *
- *     stored state ── line rows 0 .. n_commit-1 ──► stored state ── own rows ──► core
+ *     stored state ── line rows 0 .. n_commit-1 ── own rows ──► core
  *
- * keep 0: the own rows are folded in as well, as they are without a line.  keep 1: they run on a
- * copy, the stored states stay behind the committed rows, and the rows' raw inputs replace rows 0..
- * of the line; the next call commits as many as were accepted, 0 to all.  core has the own rows
- * alone.  A sequence may have no rows of its own and only commit; its line then keeps its bytes,
- * and so do the rows of a line that are not replaced.  With has_state 0 keep writes zeros to the
- * slot, so that the next call, with has_state 1, can commit from there.  Outputs and states are
+ * keep 0: the own rows are folded in as well, as they are without a line.  keep 1: those behind the
+ * first are guesses.  The first is folded in, the guesses run on a copy, and their raw inputs replace
+ * rows 0.. of the line; the next call commits as many as were accepted, 0 to all.  With spare that
+ * copy stays in the slot that it names, the states behind all rows: when every guess was right the
+ * sequence goes on from there, with nothing to commit.
+ *
+ * core has the own rows alone.  A sequence may have no rows of its own and only commit; its line
+ * then keeps its bytes, and so do the rows of a line that are not replaced.  Outputs and states are
  * those of one plain call for each accepted token, bit for bit.
  *
- * The four come together or not at all.  A sequence uses its line when it commits, or keeps one
- * row or more; line_index is read there only, and no two of these may name the same line. */
+ * The four come together or not at all.  A sequence uses its line when it commits, or has a guess;
+ * line_index and spare are read there only, and no two of these may name the same line. */
 typedef struct {
     gdn_tensor core;          /* [n_row, hv, dv] f32                         out          */
     gdn_tensor qkv;           /* [n_row, 2 hk dk + hv dv] f32: q | k | v of all heads     */
@@ -275,7 +277,8 @@ typedef struct {
                                  states do not hold yet, K up to 256; optional   in/out   */
     gdn_tensor line_index;    /* [n_seq] i32: the sequence's line                         */
     gdn_tensor n_commit;      /* [n_seq] i32, 0 to K; above 0 with has_state only         */
-    gdn_tensor keep;          /* [n_seq] i32, 0 or 1; 1 with at most K rows               */
+    gdn_tensor keep;          /* [n_seq] i32, 0 or 1; 1 with at most K guesses            */
+    gdn_tensor spare;         /* [n_seq] i32: another slot, -1 none; optional, with a line */
     gdn_tensor work_qkv;      /* [n_row, C] f32; with a line [n_row + n_seq K, C]  scratch */
     gdn_tensor work_gate;     /* [n_row, 2, hv] f32; [n_row + n_seq K, 2, hv]    scratch  */
     int32_t    hk, dk;

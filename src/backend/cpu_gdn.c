@@ -24,13 +24,13 @@ typedef struct {
     const gdn_kern *kern;
     const gdn_core_args *a;
     const int32_t *start, *slot, *has_state;
-    const int32_t *line, *commit, *keep; /* NULL without lines */
+    const int32_t *line, *commit, *keep, *spare; /* NULL without lines */
     int64_t C, hv, dv, hk, dk, K;
     int64_t n_own, n_row; /* rows of sequences; first work row of committed ones */
     int64_t chunks;       /* tasks of one sequence */
 } core_job;
 
-/* A kept row's part of the state, and the outputs of committed rows, which nobody wants. */
+/* A part of the state for guesses, and the outputs of committed rows, which nobody wants. */
 typedef struct {
     float S[STATE_ROWS * MAX_DK];
     float o[STATE_ROWS];
@@ -45,7 +45,13 @@ static int32_t own_rows(const core_job *j, int64_t s) { return j->start[s + 1] -
 static int32_t committed(const core_job *j, int64_t s) {
     return j->commit != NULL ? j->commit[s] : 0;
 }
-static bool kept(const core_job *j, int64_t s) { return j->keep != NULL && j->keep[s] != 0; }
+/* Own rows that are folded into the state, before the guesses. */
+static int32_t certain(const core_job *j, int64_t s) {
+    const int32_t n = own_rows(j, s);
+    return j->keep != NULL && j->keep[s] != 0 && n > 1 ? 1 : n;
+}
+/* The slot that takes what guesses leave, -1 none. */
+static int32_t spare(const core_job *j, int64_t s) { return j->spare != NULL ? j->spare[s] : -1; }
 static int64_t commit_row(const core_job *j, int64_t s) { return j->n_row + s * j->K; }
 static float *line_row(const core_job *j, int64_t s, int64_t i) {
     return (float *)(void *)(cpu_at(&j->a->line, j->line[s]) + i * j->a->line.stride[1]);
@@ -53,24 +59,28 @@ static float *line_row(const core_job *j, int64_t s, int64_t i) {
 
 /* --- convolution --------------------------------------------------------------------- */
 
-/* Run k's rows on a copy of the state, and put their inputs into the sequence's line. */
-static void conv_kept(const core_job *j, int64_t s, gdn_conv_args k, void *copy) {
-    const int64_t n = k.c1 - k.c0, size = k.state_bf16 ? 2 : 4;
-    for (int64_t r = 0; r < k.W - 1; r++) {
-        char *row = (char *)k.state + (r * k.state_stride + k.c0) * size;
-        if (k.has_state) memcpy((char *)copy + r * CHANNELS * size, row, (size_t)(n * size));
-        else memset(row, 0, (size_t)(n * size));
-    }
+/* Run k's rows, guesses, on a copy of the state, and put their inputs into the sequence's line. */
+static void conv_guesses(const core_job *j, int64_t s, gdn_conv_args k, void *scratch) {
+    const int64_t n = k.c1 - k.c0, size = k.state_bf16 ? 2 : 4, stride = k.state_stride;
+    const char *from = (const char *)k.state + k.c0 * size;
     k.y += k.c0;
     k.x += k.c0;
     k.w += k.c0;
     if (k.bias != NULL) k.bias += k.c0;
-    k.state = copy;
-    k.state_stride = CHANNELS;
+    if (spare(j, s) >= 0) {
+        k.state = cpu_at(&j->a->conv_state, spare(j, s)) + k.c0 * size;
+    } else {
+        k.state = scratch;
+        k.state_stride = CHANNELS;
+    }
+    for (int64_t r = 0; r < k.W - 1; r++)
+        memcpy((char *)k.state + r * k.state_stride * size, from + r * stride * size,
+               (size_t)(n * size));
     for (int64_t i = 0; i < k.n_tok; i++)
         memcpy(line_row(j, s, i) + k.c0, k.x + i * k.x_stride, (size_t)n * sizeof(float));
     k.c0 = 0;
     k.c1 = (int32_t)n;
+    k.has_state = true;
     j->kern->conv(&k);
 }
 
@@ -105,9 +115,13 @@ static void conv(void *arg, int64_t begin, int64_t end, int thread) {
         k.y = (float *)(void *)cpu_at(&a->work_qkv, j->start[s]);
         k.x = (const float *)(const void *)cpu_at(&a->qkv, j->start[s]);
         k.x_stride = cpu_stride(&a->qkv, 0);
-        k.n_tok = n;
-        if (kept(j, s)) conv_kept(j, s, k, cpu_scratch(j->d, thread));
-        else j->kern->conv(&k);
+        k.n_tok = certain(j, s);
+        j->kern->conv(&k);
+        if (k.n_tok == n) continue;
+        k.y += k.y_stride;
+        k.x += k.x_stride;
+        k.n_tok = n - 1;
+        conv_guesses(j, s, k, cpu_scratch(j->d, thread));
     }
 }
 
@@ -190,11 +204,17 @@ static gdn_delta_args delta_args(const core_job *j, int64_t row, int64_t h, int6
 
 static void keep_gates(const core_job *j, int64_t s) {
     const size_t bytes = (size_t)j->hv * sizeof(float);
-    for (int64_t i = 0; i < own_rows(j, s); i++) {
-        float *to = line_row(j, s, i) + j->C;
+    for (int64_t i = 1; i < own_rows(j, s); i++) {
+        float *to = line_row(j, s, i - 1) + j->C;
         memcpy(to, cpu_at(&j->a->b, j->start[s] + i), bytes);
         memcpy(to + j->hv, cpu_at(&j->a->a, j->start[s] + i), bytes);
     }
+}
+
+/* Rows v0 .. of head h of a state. */
+static float *state_at(const core_job *j, int64_t slot, int64_t h, int64_t v0) {
+    const gdn_tensor *t = &j->a->ssm_state;
+    return (float *)(void *)(cpu_at(t, slot) + h * t->stride[1]) + v0 * j->dk;
 }
 
 static void delta(void *arg, int64_t begin, int64_t end, int thread) {
@@ -208,9 +228,7 @@ static void delta(void *arg, int64_t begin, int64_t end, int thread) {
         if (n == 0 && n_commit == 0) continue;
         const int64_t v1 = v0 + STATE_ROWS < j->dv ? v0 + STATE_ROWS : j->dv;
         const size_t bytes = (size_t)((v1 - v0) * j->dk) * sizeof(float);
-        float *S = (float *)(void *)(cpu_at(&a->ssm_state, j->slot[s]) +
-                                     h * a->ssm_state.stride[1]) +
-                   v0 * j->dk;
+        float *S = state_at(j, j->slot[s], h, v0);
         if (n_commit > 0) {
             gdn_delta_args k = delta_args(j, commit_row(j, s), h, v0, v1);
             k.S = S;
@@ -224,11 +242,15 @@ static void delta(void *arg, int64_t begin, int64_t end, int thread) {
         k.S = S;
         k.o = (float *)(void *)(cpu_at(&a->core, row) + h * a->core.stride[1]) + v0;
         k.o_stride = cpu_stride(&a->core, 0);
-        k.n_tok = n;
-        if (kept(j, s)) {
-            k.S = memcpy(own->S, S, bytes);
-            if (i % j->chunks == 0) keep_gates(j, s);
-        }
+        k.n_tok = certain(j, s);
+        j->kern->delta(&k);
+        if (k.n_tok == n) continue;
+        if (i % j->chunks == 0) keep_gates(j, s);
+        k = delta_args(j, row + 1, h, v0, v1);
+        k.S = memcpy(spare(j, s) >= 0 ? state_at(j, spare(j, s), h, v0) : own->S, S, bytes);
+        k.o = (float *)(void *)(cpu_at(&a->core, row + 1) + h * a->core.stride[1]) + v0;
+        k.o_stride = cpu_stride(&a->core, 0);
+        k.n_tok = n - 1;
         j->kern->delta(&k);
     }
 }
@@ -248,6 +270,7 @@ gdn_status cpu_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
                   .line = gdn_tensor_host(&a->line_index),
                   .commit = gdn_tensor_host(&a->n_commit),
                   .keep = gdn_tensor_host(&a->keep),
+                  .spare = gdn_tensor_host(&a->spare),
                   .C = a->qkv.shape[1],
                   .hv = a->core.shape[1],
                   .dv = a->core.shape[2],

@@ -163,10 +163,12 @@ gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
 }
 
 /* Whether sequence s uses a line of drafted tokens. */
-static bool uses_line(const gdn_core_args *a, int64_t s) {
+static bool guesses(const gdn_core_args *a, int64_t s) {
     const int32_t *start = gdn_ints(&a->seq_start);
-    return gdn_ints(&a->n_commit)[s] > 0 ||
-           (gdn_ints(&a->keep)[s] != 0 && start[s + 1] > start[s]);
+    return gdn_ints(&a->keep)[s] != 0 && start[s + 1] - start[s] > 1;
+}
+static bool uses_line(const gdn_core_args *a, int64_t s) {
+    return gdn_ints(&a->n_commit)[s] > 0 || guesses(a, s);
 }
 
 /* The first sequence whose line an earlier one uses too, or -1.  A step's lines fit the table; the
@@ -193,8 +195,9 @@ static int64_t shared_line(const gdn_core_args *a, int64_t n_seq) {
 static gdn_status check_lines(const gdn_core_args *a, int64_t n_seq, gdn_err *err) {
     const int32_t *start = gdn_ints(&a->seq_start), *has_state = gdn_ints(&a->has_state);
     const int32_t *index = gdn_ints(&a->line_index), *commit = gdn_ints(&a->n_commit);
-    const int32_t *keep = gdn_ints(&a->keep);
-    const int64_t K = a->line.shape[1];
+    const int32_t *keep = gdn_ints(&a->keep), *slot = gdn_ints(&a->slot);
+    const int32_t *spare = a->spare.buf != NULL ? gdn_ints(&a->spare) : NULL;
+    const int64_t K = a->line.shape[1], slots = a->conv_state.shape[0];
     if (has_state == NULL || index == NULL || commit == NULL || keep == NULL) return GDN_OK;
     for (int64_t s = 0; s < n_seq; s++) {
         const int32_t n = start[s + 1] - start[s];
@@ -206,9 +209,13 @@ static gdn_status check_lines(const gdn_core_args *a, int64_t n_seq, gdn_err *er
                    commit[s], (long long)s);
         if (keep[s] != 0 && keep[s] != 1)
             REFUSE("gdn_core: keep[%lld] is %d, need 0 or 1", (long long)s, keep[s]);
-        if (keep[s] == 1 && n > K)
-            REFUSE("gdn_core: sequence %lld keeps %d rows, a line has %lld", (long long)s, n,
+        if (keep[s] == 1 && n > K + 1)
+            REFUSE("gdn_core: sequence %lld has %d guesses, a line %lld rows", (long long)s, n - 1,
                    (long long)K);
+        if (spare != NULL && guesses(a, s) &&
+            (spare[s] < -1 || spare[s] >= slots || spare[s] == slot[s]))
+            REFUSE("gdn_core: spare[%lld] is %d of %lld, the slot %d", (long long)s, spare[s],
+                   (long long)slots, slot[s]);
         if (uses_line(a, s) && (index[s] < 0 || index[s] >= a->line.shape[0]))
             REFUSE("gdn_core: line_index[%lld] is %d of %lld", (long long)s, index[s],
                    (long long)a->line.shape[0]);
@@ -248,11 +255,13 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     if ((a->line_index.buf != NULL) != lines || (a->n_commit.buf != NULL) != lines ||
         (a->keep.buf != NULL) != lines)
         REFUSE("gdn_core: line, line_index, n_commit and keep come together or not at all");
+    if (a->spare.buf != NULL && !lines) REFUSE("gdn_core: spare without a line");
     if (lines) {
         CHECK(line, F32, ANY, ANY, C + 2 * hv);
         CHECK(line_index, I32, n_seq);
         CHECK(n_commit, I32, n_seq);
         CHECK(keep, I32, n_seq);
+        CHECK_OPT(spare, I32, n_seq);
         const int64_t K = a->line.shape[1];
         if (K < 1 || K > 256) REFUSE("gdn_core: a line of %lld rows, need 1 to 256", (long long)K);
         if (!gdn_tensor_distinct(&a->line)) REFUSE("gdn_core: rows of line lie on each other");

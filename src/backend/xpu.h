@@ -40,7 +40,8 @@ enum {
     X(CORE_START, "gdn_core: seq_start[%d] is %d, not in order or outside the rows") \
     X(CORE_SLOT, "gdn_core: slot[%d] is %d, outside the states")           \
     X(CORE_COMMIT, "gdn_core: n_commit[%d] is %d, more than the line or its state has") \
-    X(CORE_KEEP, "gdn_core: sequence %d keeps %d rows, more than its line") \
+    X(CORE_KEEP, "gdn_core: sequence %d has %d guesses, more than its line") \
+    X(CORE_SPARE, "gdn_core: spare[%d] is %d: no slot, or its sequence's own") \
     X(CORE_LINE, "gdn_core: line_index[%d] is %d, outside the lines")      \
     X(GDN_START, "gdn_attention: query_start_loc[%d] is %d, not in order or outside the tokens") \
     X(GDN_DRAFTS, "gdn_attention: speculative sequence %d has %d tokens, more than columns") \

@@ -12,10 +12,12 @@ static void sequences(xpu_call *c, const gdn_core_args *a) {
     xpu_tensor(c, &a->line_index, 0);
     xpu_tensor(c, &a->n_commit, 0);
     xpu_tensor(c, &a->keep, 0);
+    xpu_tensor(c, &a->spare, 0);
     xpu_int(c, a->core.shape[0]);
     xpu_int(c, a->conv_state.shape[0]);
     xpu_int(c, lines ? a->line.shape[0] : 0);
     xpu_int(c, lines ? a->line.shape[1] : 0);
+    xpu_int(c, a->spare.buf != NULL);
 }
 
 static gdn_status conv(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
@@ -48,9 +50,11 @@ static gdn_status conv(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
 static int64_t step_room(const gdn_core_args *a) {
     enum { BYTES = 26 * 1024, MOST = 16 };
     const int64_t r = a->core.shape[1] / a->hk, dv = a->core.shape[2];
-    const int64_t room = BYTES / ((2 * a->dk + r * dv + 2 * r) * (int64_t)sizeof(float));
+    const int64_t fit = BYTES / ((2 * a->dk + r * dv + 2 * r) * (int64_t)sizeof(float));
+    const int64_t room = fit < MOST ? fit : MOST;
     const int64_t K = a->line.buf != NULL ? a->line.shape[1] : 0;
-    return room < 2 * K ? 0 : room < MOST ? room : MOST;
+    /* What a line brings and guesses with their first row do not wait for a second round. */
+    return K > 0 && room < 2 * K + 1 ? 0 : room;
 }
 
 static gdn_status step(gdn_queue *q, const gdn_core_args *a, int64_t room, gdn_err *err) {

@@ -60,10 +60,11 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
 static uint64_t fixed_pages(const gdn_engine *e) {
     const uint64_t unit = e->plan.page_bytes * (uint64_t)e->m->n_storage;
     const uint64_t n_seq = (uint64_t)e->opts.n_seq, group = (uint64_t)e->m->n_group;
+    const uint64_t states = n_seq * (uint64_t)gdn_seq_states(e);
     const uint64_t cache = e->opts.cache_bytes == GDN_CACHE_AUTO
                                ? n_seq * group * (uint64_t)e->n_auto
                                : e->opts.cache_bytes / (unit > 0 ? unit : 1);
-    return 1 + n_seq * group + (cache < INT32_MAX ? cache : INT32_MAX);
+    return 1 + states + (cache < INT32_MAX ? cache : INT32_MAX);
 }
 
 /* Of what the weights leave of memory, the pool takes at most half, or nearly all when its size was
@@ -156,6 +157,7 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     in->keep = ints(b, &at, S, 0);
     in->page = ints(b, &at, S, e->max_block > 0 ? e->max_block : 1);
     for (int32_t g = 0; g < e->m->n_group; g++) in->slot[g] = ints(b, &at, S, 0);
+    for (int32_t g = 0; g < e->m->n_group; g++) in->spare[g] = ints(b, &at, S, 0);
     return at;
 }
 
@@ -163,7 +165,7 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
 static gdn_status allocate_step(gdn_engine *e, gdn_err *err) {
     gdn_model *m = e->m;
     const gdn_config *c = &m->config;
-    const int64_t n_seq = e->opts.n_seq, K = e->opts.n_draft + 1;
+    const int64_t n_seq = e->opts.n_seq, K = e->opts.n_draft;
     const bool drafts = e->opts.n_draft > 0 && m->n_group > 0;
     const gdn_step_size size = {
         .n_row = e->opts.n_row,

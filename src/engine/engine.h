@@ -30,10 +30,11 @@ struct gdn_seq {
     int32_t *page;      /* [max_block] of the attention group                      */
     int32_t  n_page;
     int32_t *slot;      /* [n_group] state pages                                   */
+    int32_t *spare;     /* [n_group] pages for the states behind guesses; NULL without drafts */
     int32_t  adapter;   /* index of its adapter, -1 none                           */
     uint64_t key;       /* and what the adapter is, 0 none                         */
-    int32_t  pending;   /* last tokens that the states do not hold yet: they were drafts
-                           and their raw rows lie in the sequence's line           */
+    int32_t  pending;   /* last tokens that the states do not hold yet: some of a step's
+                           guesses, whose raw rows lie in the sequence's line      */
     int32_t  mtp_length;/* entries of the MTP layer's cache: pair t is (hidden row of
                            token t, token t + 1)                                   */
     int32_t  recent[GDN_HIDDEN]; /* token t at t % GDN_HIDDEN, the last ones       */
@@ -46,7 +47,7 @@ typedef struct {
     gdn_seq *seq;
     const int32_t *tokens;
     int32_t n;
-    bool    keep;   /* a verification: nothing is folded into the states until accepted */
+    bool    keep;   /* a verification: tokens behind the first are guesses              */
     int32_t row;    /* of the step: its first                                           */
     int32_t pair;   /* after gdn_step_advance(): row of ws.last with the MTP head's output
                        for the sequence's last pair, -1 if it was not evaluated         */
@@ -63,6 +64,7 @@ typedef struct {
     gdn_tensor last_adapter;        /* of the rows of ws.last, for the head        */
     gdn_tensor line, n_commit, keep;  /* of drafts */
     gdn_tensor slot[GDN_MAX_GROUP]; /* of each group of GDN layers               */
+    gdn_tensor spare[GDN_MAX_GROUP];
     gdn_tensor out;                 /* rows that go through the head             */
     gdn_tensor hidden;              /* MTP: the hidden row of each pair          */
 } gdn_step_input;
@@ -102,7 +104,7 @@ struct gdn_engine {
     gdn_pages pages;
     gdn_buffer **storage;
     gdn_buffer *workspace, *input;
-    gdn_buffer *line;   /* [GDN layer][n_seq][drafts + 1][C + 2 hv] f32: raw rows of drafts */
+    gdn_buffer *line;   /* [GDN layer][n_seq][drafts][C + 2 hv] f32: raw rows of drafts */
     gdn_buffer *hidden; /* [snapshots][d] f32                                     */
     gdn_workspace ws;
     gdn_step_input in;
@@ -129,6 +131,10 @@ static inline int64_t gdn_blocks_for(const gdn_engine *e, int64_t tokens) {
 
 /* --- seq.c --- */
 
+/* State pages of a sequence: its own and, where it may guess, as many for what guesses leave. */
+static inline int32_t gdn_seq_states(const gdn_engine *e) {
+    return e->opts.n_draft > 0 ? 2 * e->m->n_group : e->m->n_group;
+}
 /* Pages that may be taken for keys and values: those of states that sequences yet to come need
  * stay free. */
 int64_t gdn_seq_pages_left(const gdn_engine *e);
@@ -150,8 +156,8 @@ gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *
 /* Logits of n <= e->n_logit rows of ws.last: [n][vocab], valid until the next call. */
 gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
                            gdn_err *err);
-/* Move the sequences on: part i by accepted[i] tokens (NULL: by all), of which its states hold
- * none if it was kept.  Hidden rows that are needed later are put aside; with `pairs` the MTP
+/* Move the sequences on: part i by accepted[i] tokens (NULL: by all), 1 or more if it was kept.  Its
+ * states hold them all, unless only some of its guesses were right.  Hidden rows that are needed later are put aside; with `pairs` the MTP
  * layer evaluates every pair there is now, otherwise when many wait. */
 gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const int32_t *accepted,
                             bool pairs, gdn_err *err);

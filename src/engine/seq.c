@@ -15,7 +15,7 @@ void gdn_seq_free(gdn_seq *s) {
     if (s == NULL) return;
     gdn_engine *e = s->e;
     for (int32_t i = 0; i < s->n_page; i++) gdn_page_drop(&e->pages, s->page[i], GDN_BY_SEQ);
-    for (int32_t g = 0; s->slot != NULL && g < e->m->n_group; g++)
+    for (int32_t g = 0; s->slot != NULL && g < gdn_seq_states(e); g++)
         if (s->slot[g] != 0) gdn_page_drop(&e->pages, s->slot[g], GDN_BY_SEQ);
     e->seq[s->index] = NULL;
     free(s->page);
@@ -37,11 +37,12 @@ gdn_status gdn_seq_create(gdn_engine *e, gdn_seq **out, gdn_err *err) {
     s->adapter = -1;
     e->seq[index] = s;
     s->page = calloc((size_t)e->max_block + 1, sizeof *s->page);
-    s->slot = calloc((size_t)e->m->n_group + 1, sizeof *s->slot);
+    s->slot = calloc((size_t)gdn_seq_states(e) + 1, sizeof *s->slot);
+    if (e->opts.n_draft > 0 && s->slot != NULL) s->spare = s->slot + e->m->n_group;
     gdn_status st = GDN_OK;
     if (s->page == NULL || s->slot == NULL)
         st = gdn_fail(err, GDN_E_NOMEM, "sequence: out of memory");
-    for (int32_t g = 0; st == GDN_OK && g < e->m->n_group; g++)
+    for (int32_t g = 0; st == GDN_OK && g < gdn_seq_states(e); g++)
         if ((s->slot[g] = gdn_page_take(&e->pages, GDN_BY_SEQ)) == 0)
             st = gdn_fail(err, GDN_E_FULL, "no page is free for another sequence");
     if (st == GDN_OK) *out = s;
@@ -65,7 +66,7 @@ gdn_status gdn_seq_set_adapter(gdn_seq *s, const gdn_adapter *a, gdn_err *err) {
 
 int64_t gdn_seq_pages_left(const gdn_engine *e) {
     int64_t keep = 0;
-    for (int32_t i = 0; i < e->opts.n_seq; i++) keep += e->seq[i] == NULL ? e->m->n_group : 0;
+    for (int32_t i = 0; i < e->opts.n_seq; i++) keep += e->seq[i] == NULL ? gdn_seq_states(e) : 0;
     return e->pages.n_free - keep;
 }
 

@@ -57,13 +57,23 @@ static void set_sequence(gdn_engine *e, int32_t i, const gdn_seq *s, int32_t beg
     if (s->n_page > 0)
         memcpy(stage(e, in->page) + (int64_t)i * in->page.shape[1], s->page,
                (size_t)s->n_page * sizeof *s->page);
-    for (int32_t g = 0; g < e->m->n_group; g++) stage(e, in->slot[g])[i] = s->slot[g];
+    for (int32_t g = 0; g < e->m->n_group; g++) {
+        stage(e, in->slot[g])[i] = s->slot[g];
+        stage(e, in->spare[g])[i] = s->spare != NULL ? s->spare[g] : -1;
+    }
 }
 
-static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tensor *slot) {
+/* The state pages of a step's sequences. */
+typedef struct {
+    gdn_tensor slot[GDN_MAX_GROUP], spare[GDN_MAX_GROUP];
+} states;
+
+static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, states *of) {
     const gdn_step_input *in = &e->in;
-    for (int32_t g = 0; g < e->m->n_group; g++)
-        slot[g] = gdn_tensor_slice(in->slot[g], 0, 0, n_seq);
+    for (int32_t g = 0; g < e->m->n_group; g++) {
+        of->slot[g] = gdn_tensor_slice(in->slot[g], 0, 0, n_seq);
+        of->spare[g] = gdn_tensor_slice(in->spare[g], 0, 0, n_seq);
+    }
     bool adapted = false;
     for (int32_t i = 0; i < n_row; i++) adapted = adapted || stage(e, in->adapter)[i] >= 0;
     gdn_rows r = {
@@ -71,7 +81,7 @@ static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tenso
         .adapter = adapted ? gdn_tensor_slice(in->adapter, 0, 0, n_row) : (gdn_tensor){0},
         .pos = gdn_tensor_slice(in->pos, 0, 0, n_row),
         .has_state = gdn_tensor_slice(in->has_state, 0, 0, n_seq),
-        .slot = slot,
+        .slot = of->slot,
         .kv = {.seq_start = gdn_tensor_slice(in->seq_start, 0, 0, n_seq + 1),
                .n_past = gdn_tensor_slice(in->n_past, 0, 0, n_seq),
                .page = gdn_tensor_slice(in->page, 0, 0, n_seq),
@@ -80,10 +90,11 @@ static gdn_rows rows_view(gdn_engine *e, int32_t n_row, int32_t n_seq, gdn_tenso
     if (e->line != NULL) {
         r.line = e->line;
         r.n_line = e->opts.n_seq;
-        r.line_rows = e->opts.n_draft + 1;
+        r.line_rows = e->opts.n_draft;
         r.line_index = gdn_tensor_slice(in->line, 0, 0, n_seq);
         r.n_commit = gdn_tensor_slice(in->n_commit, 0, 0, n_seq);
         r.keep = gdn_tensor_slice(in->keep, 0, 0, n_seq);
+        r.spare = of->spare;
     }
     return r;
 }
@@ -122,8 +133,8 @@ gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *
         n_row += p->n;
     }
     pass now;
-    gdn_tensor slot[GDN_MAX_GROUP];
-    const gdn_rows rows = rows_view(e, n_row, n_part, slot);
+    states of;
+    const gdn_rows rows = rows_view(e, n_row, n_part, &of);
     TRY(send(e, err));
     TRY(gdn_forward_rows(forward(e, &now), &rows, err));
     e->steps++;
@@ -137,8 +148,8 @@ gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_er
         if (seq[i]->pending > 0) set_sequence(e, n_seq++, seq[i], 0, 0, seq[i]->length, false);
     if (n_seq == 0) return GDN_OK;
     pass now;
-    gdn_tensor slot[GDN_MAX_GROUP];
-    const gdn_rows rows = rows_view(e, 0, n_seq, slot);
+    states of;
+    const gdn_rows rows = rows_view(e, 0, n_seq, &of);
     TRY(send(e, err));
     TRY(gdn_forward_commit(forward(e, &now), &rows, err));
     TRY(gdn_queue_wait(e->q, err));
@@ -180,6 +191,18 @@ gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const f
 
 /* --- after a step ------------------------------------------------------------------------- */
 
+/* Of part p, n tokens are right: where its states are now, and what they lack. */
+static void settle_states(gdn_seq *s, const gdn_part *p, int32_t n) {
+    s->pending = p->keep ? n - 1 : 0;
+    if (s->pending == 0 || n < p->n || s->spare == NULL) return;
+    for (int32_t g = 0; g < s->e->m->n_group; g++) {
+        const int32_t slot = s->slot[g];
+        s->slot[g] = s->spare[g];
+        s->spare[g] = slot;
+    }
+    s->pending = 0;
+}
+
 /* Pairs of one sequence that a pass evaluates: from .. to - 1. */
 typedef struct {
     const gdn_seq *s;
@@ -204,9 +227,9 @@ static void add_pairs(gdn_engine *e, int32_t i, int32_t row, const pairs_of *p) 
 static gdn_status mtp_pass(gdn_engine *e, int32_t n_row, int32_t n_seq, int32_t out,
                            gdn_err *err) {
     pass now;
-    gdn_tensor slot[GDN_MAX_GROUP];
+    states of;
     if (n_row == 0) return GDN_OK;
-    const gdn_rows rows = rows_view(e, n_row, n_seq, slot);
+    const gdn_rows rows = rows_view(e, n_row, n_seq, &of);
     memcpy(stage(e, e->in.last_adapter) + out, stage(e, e->in.adapter),
            (size_t)n_row * sizeof(int32_t));
     TRY(send(e, err));
@@ -299,7 +322,7 @@ gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const
         const int32_t n = accepted != NULL ? accepted[i] : part[i].n;
         old[i] = s->length;
         s->length += n;
-        s->pending = part[i].keep ? n : 0;
+        settle_states(s, part + i, n);
         part[i].pair = -1;
     }
     if (e->opts.mtp) TRY(run_pairs(e, part, n_part, old, pairs, err));

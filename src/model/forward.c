@@ -196,6 +196,7 @@ static gdn_core_args core_args(const gdn_forward *f, const gdn_layer *l, const g
         a.line_index = rows->line_index;
         a.n_commit = rows->n_commit;
         a.keep = rows->keep;
+        a.spare = rows->spare[l->group];
         a.work_qkv = head_rows(ws->conv, T + more);
         a.work_gate = head_rows(ws->gate, T + more);
     }

@@ -141,6 +141,7 @@ typedef struct {
     gdn_tensor adapter;    /* [n_row] i32: index of each row's adapter, -1 none; buf NULL when
                               no row of the step has one */
     gdn_tensor *slot;      /* [n_group] of [n_seq] i32: state page of each sequence */
+    gdn_tensor *spare;     /* [n_group] of [n_seq] i32: page for the state behind guesses, with line */
     gdn_kv_layout kv;
     gdn_buffer *line;      /* [GDN layers of all groups][n_line][line_rows][C + 2 hv] f32: raw rows
                               of drafts (gdn_core's line); NULL: none */

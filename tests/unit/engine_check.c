@@ -64,11 +64,15 @@ static void check_sequence(const gdn_engine *e, owners *o, const gdn_seq *s) {
     else assert_int_equal(s->n_page, gdn_blocks_for(e, s->length));
     for (int32_t i = 0; i < s->n_page; i++)
         for (int32_t k = 0; k < i; k++) assert_int_not_equal(s->page[i], s->page[k]);
-    for (int32_t g = 0; g < e->m->n_group; g++) hold(e, o, s->slot[g], false, true);
+    for (int32_t g = 0; g < e->m->n_group; g++) {
+        hold(e, o, s->slot[g], false, true);
+        if (e->opts.n_draft > 0) hold(e, o, s->spare[g], false, true);
+    }
     hold_keys(e, o, s->page, s->n_page, s->length, false);
     /* Where it may write. */
     for (int32_t i = s->length / bs; s->extended && i < s->n_page; i++) o[s->page[i]].writers++;
-    assert_in_range(s->pending, 0, e->opts.n_draft + 1);
+    if (e->opts.n_draft == 0) assert_int_equal(s->pending, 0);
+    else assert_in_range(s->pending, 0, e->opts.n_draft - 1); /* all: the states were left */
     if (e->opts.mtp) {
         assert_true(s->mtp_length <= s->length);
         assert_true(s->length - 1 - s->mtp_length < GDN_MTP_BACKLOG);
@@ -164,7 +168,7 @@ void check_engine(gdn_engine *e) {
     assert_non_null(o);
     int64_t reserve = 0;
     for (int32_t i = 0; i < e->opts.n_seq; i++) {
-        if (e->seq[i] == NULL) reserve += e->m->n_group;
+        if (e->seq[i] == NULL) reserve += e->m->n_group * (e->opts.n_draft > 0 ? 2 : 1);
         else check_sequence(e, o, e->seq[i]);
     }
     assert_true(e->pages.n_free >= reserve); /* states of sequences to come have room */

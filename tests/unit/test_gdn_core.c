@@ -18,7 +18,7 @@
 
 #include "sanitized.h"
 
-enum { N_SEQ = 5, SLOTS = N_SEQ + 2, LINES = N_SEQ + 2, MOST_ROWS = 9, PAD = 8 };
+enum { N_SEQ = 5, SLOTS = 2 * N_SEQ + 2, LINES = N_SEQ + 2, MOST_ROWS = 9, PAD = 8 };
 
 typedef struct {
     int32_t  hk, hv, dk, dv, W, K;
@@ -41,10 +41,11 @@ typedef struct {
 /* One sequence as the reference sees it. */
 typedef struct {
     block    conv, ssm;    /* its states, one slot                                  */
+    block    conv2, ssm2;  /* those behind guesses                                  */
     float   *drafted;      /* [K][row] what its line should hold                    */
     int32_t  n_drafted;
-    bool     started;
-    int32_t  slot, line;
+    bool     started, left; /* left: spare holds what is behind the guesses         */
+    int32_t  slot, spare, line;
 } sequence;
 
 typedef struct {
@@ -59,7 +60,6 @@ typedef struct {
     sequence seq[N_SEQ];
     gdn_core_args one;     /* the reference's call, less the states                 */
     block    x1, core1, start1, slot1, has1, work1, gate1;
-    block    conv2, ssm2;  /* states of drafted rows, thrown away                   */
 } world;
 
 static uint64_t rng;
@@ -150,15 +150,16 @@ static void begin(world *w, sizes z, const char *device, uint32_t isa) {
     w->has1 = make(p, GDN_I32, 1, 1, 0, 0, 0), *ints(&w->has1) = 1;
     w->work1 = make(p, GDN_F32, 2, 1, C, 0, 0);
     w->gate1 = make(p, GDN_F32, 3, 1, 2, z.hv, 0);
-    w->conv2 = make(p, z.conv, 3, 1, z.W - 1, C, 0);
-    w->ssm2 = make(p, GDN_F32, 4, 1, z.hv, z.dv, z.dk);
     for (int32_t s = 0; s < N_SEQ; s++) {
         sequence *q = w->seq + s;
         q->conv = make(p, z.conv, 3, 1, z.W - 1, C, 0);
         q->ssm = make(p, GDN_F32, 4, 1, z.hv, z.dv, z.dk);
+        q->conv2 = make(p, z.conv, 3, 1, z.W - 1, C, 0);
+        q->ssm2 = make(p, GDN_F32, 4, 1, z.hv, z.dv, z.dk);
         q->drafted = malloc((size_t)(z.K * row) * sizeof(float));
         assert_non_null(q->drafted);
-        q->slot = (s * 3 + 1) % SLOTS; /* 7 slots and lines: these are permutations */
+        q->slot = 2 * (s * 3 % N_SEQ) + 1; /* 5 and 7 are primes: these are permutations */
+        q->spare = q->slot + 1;
         q->line = (s * 5 + 2) % LINES;
     }
     w->one = (gdn_core_args){.core = w->core1.t,
@@ -180,10 +181,11 @@ static void begin(world *w, sizes z, const char *device, uint32_t isa) {
 
 static void end(world *w) {
     block *all[] = {&w->w, &w->bias, &w->A, &w->dt, &w->pool, &w->lines, &w->x1, &w->core1,
-                    &w->start1, &w->slot1, &w->has1, &w->work1, &w->gate1, &w->conv2, &w->ssm2};
+                    &w->start1, &w->slot1, &w->has1, &w->work1, &w->gate1};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) drop(all[i]);
     for (int32_t s = 0; s < N_SEQ; s++) {
         drop(&w->seq[s].conv), drop(&w->seq[s].ssm);
+        drop(&w->seq[s].conv2), drop(&w->seq[s].ssm2);
         free(w->seq[s].drafted);
     }
     free(w->pool_image), free(w->line_image);
@@ -204,16 +206,30 @@ static void plain_token(world *w, const block *conv, const block *ssm, const flo
 /* --- one step of all sequences ------------------------------------------------------- */
 
 typedef struct {
-    int32_t n[N_SEQ], commit[N_SEQ], keep[N_SEQ], has[N_SEQ];
+    int32_t n[N_SEQ], commit[N_SEQ], keep[N_SEQ], has[N_SEQ], spare[N_SEQ];
+    bool    spares; /* there is a tensor of them */
 } plan;
 
-static plan choose(const world *w) {
-    plan p = {.n = {0}};
+/* All guesses were right: the sequence goes on where they left it. */
+static void go_on(sequence *q) {
+    const int32_t slot = q->slot;
+    const block conv = q->conv, ssm = q->ssm;
+    q->slot = q->spare, q->spare = slot;
+    q->conv = q->conv2, q->conv2 = conv;
+    q->ssm = q->ssm2, q->ssm2 = ssm;
+    q->n_drafted = 0;
+    q->left = false;
+}
+
+static plan choose(world *w) {
+    plan p = {.n = {0}, .spares = below(4) != 0};
     const bool none = below(6) == 0; /* nobody has rows of its own */
     for (int32_t s = 0; s < N_SEQ; s++) {
-        const sequence *q = w->seq + s;
+        sequence *q = w->seq + s;
         const uint32_t what = below(8);
-        if (what < 4) p.keep[s] = 1, p.n[s] = (int32_t)below((uint32_t)w->z.K + 1);
+        if (q->left && below(2) == 0) go_on(q);
+        p.spare[s] = below(4) != 0 ? q->spare : -1;
+        if (what < 4) p.keep[s] = 1, p.n[s] = (int32_t)below((uint32_t)w->z.K + 2);
         else if (what < 6) p.n[s] = (int32_t)below(MOST_ROWS + 1);
         if (none) p.n[s] = 0;
         p.has[s] = q->started && below(12) != 0; /* or it starts again */
@@ -221,6 +237,12 @@ static plan choose(const world *w) {
             p.commit[s] = (int32_t)below((uint32_t)q->n_drafted + 1);
     }
     return p;
+}
+
+static void put_states(world *w, int32_t slot, const block *conv, const block *ssm) {
+    char *page = w->pool_image + slot * w->page;
+    memcpy(page, conv->host, conv->bytes);
+    memcpy(page + w->ssm_at, ssm->host, ssm->bytes);
 }
 
 /* Sequence s on the reference: rows x, their outputs to core, and what pool and line hold then. */
@@ -236,23 +258,25 @@ static void expect(world *w, const plan *p, int32_t s, const float *x, char *cor
     for (int32_t i = 0; i < p->commit[s]; i++)
         plain_token(w, &q->conv, &q->ssm, q->drafted + i * w->row, NULL);
     const block *conv = &q->conv, *ssm = &q->ssm;
-    if (p->keep[s] != 0) {
-        memcpy(w->conv2.host, conv->host, conv->bytes), conv = &w->conv2;
-        memcpy(w->ssm2.host, ssm->host, ssm->bytes), ssm = &w->ssm2;
-    }
-    for (int32_t i = 0; i < n; i++)
-        plain_token(w, conv, ssm, x + i * (w->row + PAD), (float *)(void *)(core + i * core_bytes));
     q->n_drafted = 0;
-    for (int32_t i = 0; p->keep[s] != 0 && i < n; i++) {
-        memcpy(q->drafted + i * w->row, x + i * (w->row + PAD), (size_t)w->row * 4);
-        memcpy(w->line_image + ((int64_t)q->line * w->z.K + i) * w->line_stride * 4,
-               x + i * (w->row + PAD), (size_t)w->row * 4);
-        q->n_drafted = n;
+    for (int32_t i = 0; i < n; i++) {
+        if (i == 1 && p->keep[s] != 0) { /* from here on they are guesses */
+            memcpy(q->conv2.host, conv->host, conv->bytes), conv = &q->conv2;
+            memcpy(q->ssm2.host, ssm->host, ssm->bytes), ssm = &q->ssm2;
+            q->n_drafted = n - 1;
+        }
+        plain_token(w, conv, ssm, x + i * (w->row + PAD), (float *)(void *)(core + i * core_bytes));
+    }
+    for (int32_t i = 0; i < q->n_drafted; i++) {
+        const float *raw = x + (i + 1) * (w->row + PAD);
+        memcpy(q->drafted + i * w->row, raw, (size_t)w->row * 4);
+        memcpy(w->line_image + ((int64_t)q->line * w->z.K + i) * w->line_stride * 4, raw,
+               (size_t)w->row * 4);
     }
     q->started = true;
-    char *page = w->pool_image + q->slot * w->page;
-    memcpy(page, q->conv.host, q->conv.bytes);
-    memcpy(page + w->ssm_at, q->ssm.host, q->ssm.bytes);
+    q->left = q->n_drafted > 0 && p->spares && p->spare[s] >= 0;
+    put_states(w, q->slot, &q->conv, &q->ssm);
+    if (q->left) put_states(w, q->spare, &q->conv2, &q->ssm2);
 }
 
 static void set_ints(block *k, const int32_t *from) { memcpy(k->host, from, k->bytes); }
@@ -261,21 +285,24 @@ static void step(world *w, int32_t number) {
     const sizes z = w->z;
     machine *m = &w->tested;
     const plan p = choose(w);
-    int32_t start[N_SEQ + 1] = {0}, slot[N_SEQ], line[N_SEQ];
+    int32_t start[N_SEQ + 1] = {0}, slot[N_SEQ], line[N_SEQ], spare[N_SEQ];
     for (int32_t s = 0; s < N_SEQ; s++) {
         start[s + 1] = start[s] + p.n[s];
         slot[s] = w->seq[s].slot;
-        const bool used = p.commit[s] > 0 || (p.keep[s] != 0 && p.n[s] > 0);
-        line[s] = used ? w->seq[s].line : -7; /* where it is not used it is not read */
+        const bool guesses = p.keep[s] != 0 && p.n[s] > 1;
+        line[s] = p.commit[s] > 0 || guesses ? w->seq[s].line : -7; /* else it is not read */
+        spare[s] = guesses ? p.spare[s] : -7;
     }
     const int64_t rows = start[N_SEQ] + below(3), n_work = rows + N_SEQ * z.K;
     block x = make(m, GDN_F32, 2, rows > 0 ? rows : 1, w->row + PAD, 0, 0);
     block core = make(m, GDN_F32, 3, rows, z.hv, z.dv + PAD, 0);
-    block ints6[] = {make(m, GDN_I32, 1, N_SEQ + 1, 0, 0, 0), make(m, GDN_I32, 1, N_SEQ, 0, 0, 0),
-                     make(m, GDN_I32, 1, N_SEQ, 0, 0, 0),     make(m, GDN_I32, 1, N_SEQ, 0, 0, 0),
-                     make(m, GDN_I32, 1, N_SEQ, 0, 0, 0),     make(m, GDN_I32, 1, N_SEQ, 0, 0, 0)};
-    const int32_t *from[] = {start, slot, p.has, line, p.commit, p.keep};
-    for (int i = 0; i < 6; i++) set_ints(ints6 + i, from[i]);
+    const int32_t *from[] = {start, slot, p.has, line, p.commit, p.keep, spare};
+    enum { N_INTS = sizeof from / sizeof *from };
+    block index[N_INTS];
+    for (int i = 0; i < N_INTS; i++) {
+        index[i] = make(m, GDN_I32, 1, i == 0 ? N_SEQ + 1 : N_SEQ, 0, 0, 0);
+        set_ints(index + i, from[i]);
+    }
     block work = make(m, GDN_F32, 2, n_work, w->C + PAD, 0, 0);
     block gate = make(m, GDN_F32, 3, n_work, 2, z.hv, 0);
     memset(work.host, 0xff, work.bytes), memset(gate.host, 0xff, gate.bytes); /* NaN */
@@ -294,17 +321,18 @@ static void step(world *w, int32_t number) {
                        .conv_w = shared(w, w->w.t, again),
                        .A_log = shared(w, w->A.t, again + 1),
                        .dt_bias = shared(w, w->dt.t, again + 2),
-                       .seq_start = ints6[0].t,
-                       .slot = ints6[1].t,
-                       .has_state = ints6[2].t,
+                       .seq_start = index[0].t,
+                       .slot = index[1].t,
+                       .has_state = index[2].t,
                        .line = gdn_tensor_slice(w->lines.t, 2, 0, w->row),
-                       .line_index = ints6[3].t,
-                       .n_commit = ints6[4].t,
-                       .keep = ints6[5].t,
+                       .line_index = index[3].t,
+                       .n_commit = index[4].t,
+                       .keep = index[5].t,
                        .work_qkv = gdn_tensor_slice(work.t, 1, 0, w->C),
                        .work_gate = gate.t,
                        .hk = z.hk,
                        .dk = z.dk};
+    if (p.spares) a.spare = index[6].t;
     if (z.bias) a.conv_bias = shared(w, w->bias.t, again + 3);
     a.conv_state = gdn_tensor_dense(w->pool.t.buf, 0, z.conv, 3,
                                     (const int64_t[]){SLOTS, z.W - 1, w->C});
@@ -333,7 +361,7 @@ static void step(world *w, int32_t number) {
         fail_msg("step %d: lines differ", number);
 
     for (int i = 0; i < 5; i++) gdn_buffer_free(again[i]);
-    for (int i = 0; i < 6; i++) drop(ints6 + i);
+    for (int i = 0; i < N_INTS; i++) drop(index + i);
     drop(&x), drop(&core), drop(&work), drop(&gate);
     free(want), free(rows_of);
 }
@@ -376,8 +404,8 @@ enum { CH = 2 * HK * DK + HV * DV, RAW = CH + 2 * HV };
 typedef struct {
     machine m;
     gdn_core_args a;
-    block all[17];
-    int32_t *start, *has, *line, *commit, *keep;
+    block all[18];
+    int32_t *start, *has, *line, *commit, *keep, *spare;
 } call;
 
 /* Three sequences with 2, 0 and 1 rows; the first keeps, the second commits. */
@@ -392,7 +420,7 @@ static void good_call(call *c) {
         gdn_type type;
         int32_t ndim;
         int64_t shape[4];
-    } list[17] = {{&a->core, GDN_F32, 3, {3, HV, DV}},       {&a->qkv, GDN_F32, 2, {3, CH}},
+    } list[18] = {{&a->core, GDN_F32, 3, {3, HV, DV}},       {&a->qkv, GDN_F32, 2, {3, CH}},
                   {&a->b, GDN_F32, 2, {3, HV}},              {&a->a, GDN_F32, 2, {3, HV}},
                   {&a->conv_state, GDN_F32, 3, {4, TAPS - 1, CH}},
                   {&a->ssm_state, GDN_F32, 4, {4, HV, DV, DK}},
@@ -401,35 +429,37 @@ static void good_call(call *c) {
                   {&a->slot, GDN_I32, 1, {3}},               {&a->has_state, GDN_I32, 1, {3}},
                   {&a->line, GDN_F32, 3, {3, K, RAW}},       {&a->line_index, GDN_I32, 1, {3}},
                   {&a->n_commit, GDN_I32, 1, {3}},           {&a->keep, GDN_I32, 1, {3}},
-                  {&a->work_qkv, GDN_F32, 2, {3 + 3 * K, CH}}};
-    for (int i = 0; i < 17; i++) {
+                  {&a->work_qkv, GDN_F32, 2, {3 + 3 * K, CH}},
+                  {&a->spare, GDN_I32, 1, {3}}};
+    for (int i = 0; i < 18; i++) {
         b[i] = make(m, list[i].type, list[i].ndim, list[i].shape[0], list[i].shape[1],
                     list[i].shape[2], list[i].shape[3]);
         if (list[i].type == GDN_F32) fill(b + i, -1, 1);
         *list[i].t = b[i].t;
     }
     c->start = ints(b + 9), c->has = ints(b + 11), c->line = ints(b + 13);
-    c->commit = ints(b + 14), c->keep = ints(b + 15);
+    c->commit = ints(b + 14), c->keep = ints(b + 15), c->spare = ints(b + 17);
     memcpy(c->start, (const int32_t[]){0, 2, 2, 3}, 16);
     memcpy(ints(b + 10), (const int32_t[]){0, 1, 2}, 12);
     memcpy(c->has, (const int32_t[]){1, 1, 0}, 12);
     memcpy(c->line, (const int32_t[]){2, 0, -1}, 12);
     memcpy(c->commit, (const int32_t[]){1, 2, 0}, 12);
     memcpy(c->keep, (const int32_t[]){1, 0, 0}, 12);
+    memcpy(c->spare, (const int32_t[]){3, -7, 99}, 12); /* one sequence guesses */
 }
 
 /* Refused with these words, and not a byte of any tensor written. */
 static void refused(call *c, const gdn_core_args *a, const char *words) {
-    char *before[17];
+    char *before[18];
     gdn_err err;
-    for (int i = 0; i < 17; i++) {
+    for (int i = 0; i < 18; i++) {
         before[i] = malloc(c->all[i].bytes);
         assert_non_null(before[i]);
         memcpy(before[i], c->all[i].host, c->all[i].bytes);
     }
     if (gdn_op_gdn_core(c->m.q, a, &err) != GDN_E_INVALID) fail_msg("'%s' was not refused", words);
     if (strstr(err.text, words) == NULL) fail_msg("'%s' does not say '%s'", err.text, words);
-    for (int i = 0; i < 17; i++) {
+    for (int i = 0; i < 18; i++) {
         assert_memory_equal(before[i], c->all[i].host, c->all[i].bytes);
         free(before[i]);
     }
@@ -460,12 +490,19 @@ static void test_refusals(void **state) {
     refused_value(&c, c.line + 1, -1, "line_index[1] is -1 of 3");
     refused_value(&c, c.line + 1, 2, "line_index[1]: line 2 belongs to two sequences");
     refused_value(&c, c.start + 3, 4, "seq_start[3] is 4");
-    c.start[1] = c.start[2] = 3, c.commit[0] = 0;
-    refused(&c, &c.a, "sequence 0 keeps 3 rows, a line has 2");
-    c.start[1] = c.start[2] = 2, c.commit[0] = 1;
+    refused_value(&c, c.spare, 0, "spare[0] is 0 of 4, the slot 0");
+    refused_value(&c, c.spare, 4, "spare[0] is 4 of 4, the slot 0");
+    refused_value(&c, c.spare, -2, "spare[0] is -2 of 4, the slot 0");
 
     gdn_core_args bad = c.a;
-    bad.line.buf = NULL;
+    bad.line = gdn_tensor_slice(bad.line, 1, 0, 1);
+    bad.work_qkv = gdn_tensor_slice(bad.work_qkv, 0, 0, 3 + 3);
+    bad.work_gate = gdn_tensor_slice(bad.work_gate, 0, 0, 3 + 3);
+    c.start[1] = c.start[2] = 3, c.commit[1] = 1;
+    refused(&c, &bad, "sequence 0 has 2 guesses, a line 1 rows");
+    c.start[1] = c.start[2] = 2, c.commit[1] = 2;
+
+    bad = c.a, bad.line.buf = NULL;
     refused(&c, &bad, together);
     bad = c.a, bad.line_index.buf = NULL;
     refused(&c, &bad, together);
@@ -485,6 +522,11 @@ static void test_refusals(void **state) {
     refused(&c, &bad, "n_commit has shape [2], need [3]");
     bad = c.a, bad.keep = gdn_tensor_slice(bad.keep, 0, 0, 2);
     refused(&c, &bad, "keep has shape [2], need [3]");
+    bad = c.a, bad.spare = gdn_tensor_slice(bad.spare, 0, 0, 2);
+    refused(&c, &bad, "spare has shape [2], need [3]");
+    bad = c.a;
+    bad.line.buf = bad.line_index.buf = bad.n_commit.buf = bad.keep.buf = NULL;
+    refused(&c, &bad, "spare without a line");
     bad = c.a, bad.line_index = gdn_tensor_slice(bad.line_index, 0, 0, 2);
     refused(&c, &bad, "line_index has shape [2], need [3]");
     bad = c.a, bad.work_qkv = gdn_tensor_slice(bad.work_qkv, 0, 0, 3 + 3 * K - 1);
@@ -493,7 +535,7 @@ static void test_refusals(void **state) {
     refused(&c, &bad, "work_gate has shape");
     if (gdn_op_gdn_core(c.m.q, &c.a, &err) != GDN_OK) fail_msg("%s", err.text);
     /* Two sequences that do not use a line may name the same one, or none. */
-    c.line[1] = c.line[2] = 2, c.commit[1] = 0, c.keep[1] = 1;
+    c.line[1] = c.line[2] = 2, c.commit[1] = 0, c.keep[1] = c.keep[2] = 1;
     if (gdn_op_gdn_core(c.m.q, &c.a, &err) != GDN_OK) fail_msg("%s", err.text);
     /* More lines than a table has room for. */
     block many = make(&c.m, GDN_F32, 3, 8200, K, RAW, 0);
@@ -503,7 +545,7 @@ static void test_refusals(void **state) {
     c.commit[1] = 1;
     refused_value(&c, c.line + 1, 8199, "line_index[1]: line 8199 belongs to two sequences");
     drop(&many), drop(&gate);
-    for (int i = 0; i < 17; i++) drop(c.all + i);
+    for (int i = 0; i < 18; i++) drop(c.all + i);
     close_machine(&c.m);
 }
 

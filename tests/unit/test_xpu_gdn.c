@@ -133,7 +133,7 @@ typedef struct {
     int32_t hk, dk;
 } core_case;
 
-enum { SLOTS = 5, LINES = 4, LINE = 4 };
+enum { SLOTS = 6, LINES = 4, LINE = 4 };
 
 static core_case core_make(int32_t hk, int32_t r, int32_t dk, int32_t dv, int32_t W, gdn_type conv,
                            bool bias, int64_t n_row, int32_t n_seq) {
@@ -155,20 +155,21 @@ static core_case core_make(int32_t hk, int32_t r, int32_t dk, int32_t dv, int32_
     return k;
 }
 
-/* start and the rest: [n_seq + 1] and [n_seq]; commit NULL: without lines. */
+/* start and the rest: [n_seq + 1] and [n_seq]; commit NULL: without lines; spare NULL: without it. */
 static void core_run(core_case *k, int32_t n_seq, const int32_t *start, const int32_t *slot,
                      const int32_t *has, const int32_t *index, const int32_t *commit,
-                     const int32_t *keep) {
+                     const int32_t *keep, const int32_t *spare) {
     const int first = n_made;
     pair *const i32[] = {indices("seq_start", n_seq + 1, start), indices("slot", n_seq, slot),
                          indices("has_state", n_seq, has)};
     const bool lines = commit != NULL;
-    pair *l[3] = {0};
+    pair *l[4] = {0};
     gdn_err err = {0};
     if (lines) {
         l[0] = indices("line_index", n_seq, index);
         l[1] = indices("n_commit", n_seq, commit);
         l[2] = indices("keep", n_seq, keep);
+        if (spare != NULL) l[3] = indices("spare", n_seq, spare);
     }
     for (int i = 0; i < N_SIDE; i++) {
         gdn_core_args a = {.core = k->core->t[i], .qkv = k->qkv->t[i], .b = k->b->t[i],
@@ -182,10 +183,11 @@ static void core_run(core_case *k, int32_t n_seq, const int32_t *start, const in
         if (lines) {
             a.line = k->line->t[i];
             a.line_index = l[0]->t[i], a.n_commit = l[1]->t[i], a.keep = l[2]->t[i];
-        } else {
-            a.work_qkv = gdn_tensor_slice(a.work_qkv, 0, 0, a.core.shape[0]);
-            a.work_gate = gdn_tensor_slice(a.work_gate, 0, 0, a.core.shape[0]);
+            if (spare != NULL) a.spare = l[3]->t[i];
         }
+        const int64_t n_work = a.core.shape[0] + (lines ? n_seq * LINE : 0);
+        a.work_qkv = gdn_tensor_slice(a.work_qkv, 0, 0, n_work);
+        a.work_gate = gdn_tensor_slice(a.work_gate, 0, 0, n_work);
         must(gdn_op_gdn_core(queue[i], &a, &err), &err);
         must(gdn_queue_wait(queue[i], &err), &err);
     }
@@ -213,19 +215,30 @@ static void test_core(void **state) {
     static const int32_t one[] = {0, 1, 2, 3}, slot[] = {3, 0, 4}, yes[] = {1, 1, 1};
     static const int32_t many[] = {0, 7, 7, 12}, some[] = {0, 1, 1}, line[] = {2, 0, 3};
     static const int32_t none[] = {0, 0, 0}, keep[] = {1, 0, 1};
-    static const int32_t drafts[] = {0, 3, 4, 8}, commit[] = {2, 0, 4}, alone[] = {0, 0, 4, 4};
+    static const int32_t drafts[] = {0, 3, 4, 9}, commit[] = {2, 0, 4}, alone[] = {0, 0, 4, 4};
+    static const int32_t spare[] = {5, -1, 1}, left[] = {5, 0, 1}, other[] = {-1, 2, 4};
+    static const int32_t longer[] = {0, 2, 7}, both[] = {1, 1};
     for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
         core_case k = core_make(size[i].hk, size[i].r, size[i].dk, size[i].dv, size[i].W,
                                 size[i].conv, size[i].bias, 12, 3);
-        core_run(&k, 3, many, slot, some, NULL, NULL, NULL);
+        core_run(&k, 3, many, slot, some, NULL, NULL, NULL, NULL);
         core_same(&k);
-        core_run(&k, 3, one, slot, yes, NULL, NULL, NULL);
+        core_run(&k, 3, one, slot, yes, NULL, NULL, NULL, NULL);
         core_same(&k);
-        core_run(&k, 3, drafts, slot, some, line, none, keep);
+        core_run(&k, 3, drafts, slot, some, line, none, keep, NULL);
         core_same(&k);
-        core_run(&k, 3, drafts, slot, yes, line, commit, keep);
+        core_run(&k, 3, drafts, slot, yes, line, commit, keep, spare);
         core_same(&k);
-        core_run(&k, 3, alone, slot, yes, line, commit, none);
+        core_run(&k, 3, drafts, left, yes, line, none, keep, other);
+        core_same(&k);
+        core_run(&k, 3, alone, left, yes, line, commit, none, NULL);
+        core_same(&k);
+        /* Two sequences have more tokens each: in two launches. */
+        core_run(&k, 2, drafts, slot, yes, line, commit, keep, spare);
+        core_same(&k);
+        core_run(&k, 2, longer, left, some, line, none, both, other);
+        core_same(&k);
+        core_run(&k, 2, longer, left, yes, line, (const int32_t[]){0, 4}, both, NULL);
         core_same(&k);
         drop();
     }
@@ -237,9 +250,9 @@ static void test_core_cut(void **state) {
     static const int32_t whole[] = {0, 9}, first[] = {0, 4};
     static const int32_t slot[] = {1, 2}, fresh[] = {0, 0}, yes[] = {1, 1};
     core_case k = core_make(2, 2, 64, 24, 4, GDN_F32, true, 12, 2);
-    core_run(&k, 1, whole, slot, fresh, NULL, NULL, NULL);
+    core_run(&k, 1, whole, slot, fresh, NULL, NULL, NULL, NULL);
     char *all = get(k.core, XPU), *state1 = get(k.ssm, XPU);
-    core_run(&k, 1, first, slot, fresh, NULL, NULL, NULL);
+    core_run(&k, 1, first, slot, fresh, NULL, NULL, NULL, NULL);
     char *part = get(k.core, XPU);
     const uint64_t row = (uint64_t)k.core->t[XPU].stride[0];
     const uint64_t used = (uint64_t)(k.core->t[XPU].shape[1] * k.core->t[XPU].shape[2]) * 4;
@@ -252,7 +265,7 @@ static void test_core_cut(void **state) {
     memmove(a, a + 4 * k.a->t[0].stride[0], 5 * (size_t)k.a->t[0].stride[0]);
     put(k.qkv, x), put(k.b, b), put(k.a, a);
     static const int32_t rest[] = {0, 5, 12};
-    core_run(&k, 2, rest, slot, yes, NULL, NULL, NULL);
+    core_run(&k, 2, rest, slot, yes, NULL, NULL, NULL, NULL);
     part = get(k.core, XPU);
     for (uint64_t i = 0; i < 5; i++)
         assert_memory_equal(all + (4 + i) * row, part + i * row, used);
@@ -596,15 +609,18 @@ static void test_experts(void **state) {
 static void test_faults(void **state) {
     (void)state;
     static const struct {
-        int32_t start[3], slot[2], has[2], index[2], commit[2], keep[2];
+        int32_t start[3], slot[2], has[2], index[2], commit[2], keep[2], spare;
         const char *words;
     } bad[] = {
-        {{0, 2, 4}, {1, SLOTS}, {1, 1}, {0, 1}, {0, 0}, {0, 0}, "slot[1] is 5"},
-        {{0, 2, 99}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 0}, "seq_start[2] is 99"},
-        {{0, 2, 4}, {1, 2}, {1, 1}, {0, 1}, {0, LINE + 1}, {0, 0}, "n_commit[1] is 5"},
-        {{0, 2, 4}, {1, 2}, {1, 0}, {0, 1}, {0, 1}, {0, 0}, "n_commit[1] is 1"},
-        {{0, 2, 4}, {1, 2}, {1, 1}, {0, -1}, {0, 1}, {0, 0}, "line_index[1] is -1"},
-        {{0, 2, 8}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 1}, "sequence 1 keeps 6 rows"},
+        {{0, 2, 4}, {1, SLOTS}, {1, 1}, {0, 1}, {0, 0}, {0, 0}, -1, "slot[1] is 6"},
+        {{0, 2, 99}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 0}, -1, "seq_start[2] is 99"},
+        {{0, 2, 4}, {1, 2}, {1, 1}, {0, 1}, {0, LINE + 1}, {0, 0}, -1, "n_commit[1] is 5"},
+        {{0, 2, 4}, {1, 2}, {1, 0}, {0, 1}, {0, 1}, {0, 0}, -1, "n_commit[1] is 1"},
+        {{0, 2, 4}, {1, 2}, {1, 1}, {0, -1}, {0, 1}, {0, 0}, -1, "line_index[1] is -1"},
+        {{0, 2, 8}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 1}, -1, "sequence 1 has 5 guesses"},
+        {{0, 2, 4}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 1}, 2, "spare[1] is 2"},
+        {{0, 2, 4}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 1}, SLOTS, "spare[1] is 6"},
+        {{0, 2, 4}, {1, 2}, {1, 1}, {0, 1}, {0, 0}, {0, 1}, -2, "spare[1] is -2"},
     };
     gdn_err err = {0};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -621,6 +637,7 @@ static void test_faults(void **state) {
         a.line_index = indices("line_index", 2, bad[i].index)->t[XPU];
         a.n_commit = indices("n_commit", 2, bad[i].commit)->t[XPU];
         a.keep = indices("keep", 2, bad[i].keep)->t[XPU];
+        a.spare = indices("spare", 2, (const int32_t[]){bad[i].spare, bad[i].spare})->t[XPU];
         must(gdn_op_gdn_core(queue[XPU], &a, &err), &err);
         assert_int_equal(gdn_queue_wait(queue[XPU], &err), GDN_E_INVALID);
         if (strstr(err.text, bad[i].words) == NULL)
@@ -630,7 +647,7 @@ static void test_faults(void **state) {
         char *before = get(k.ssm, CPU), *after = get(k.ssm, XPU);
         const size_t slot = (size_t)k.ssm->t[XPU].stride[0];
         assert_memory_not_equal(before + slot, after + slot, slot);
-        assert_memory_equal(before + 2 * slot, after + 2 * slot, 3 * slot);
+        assert_memory_equal(before + 2 * slot, after + 2 * slot, 4 * slot);
         free(before), free(after);
         drop();
     }

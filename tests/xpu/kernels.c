@@ -300,9 +300,9 @@ static void attention_x(gdn_selftest *t) { attend(t, 256, 2, 3, 1, GDN_BF16); }
 static void attention_long(gdn_selftest *t) { attend(t, 32, 4, 530, 40, GDN_F32); }
 static void attention_tiles(gdn_selftest *t) { attend(t, 32, 17, 18, 4, GDN_BF16); }
 
-enum { HK = 1, HV = 2, DK = 32, DV = 32, W = 4, C = 2 * HK * DK + HV * DV, SLOTS = 3 };
+enum { HK = 1, HV = 2, DK = 32, DV = 32, W = 4, C = 2 * HK * DK + HV * DV, SLOTS = 4 };
 
-/* With lines: rows committed, rows kept. */
+/* With lines: rows committed, guesses, what they leave. */
 static void core_of(gdn_selftest *t, int32_t n_row) {
     enum { N_SEQ = 2, K = 2 };
     gdn_selftest_drop(t);
@@ -314,14 +314,14 @@ static void core_of(gdn_selftest *t, int32_t n_row) {
                    dt = RANDOM(GDN_F32, -1, 1, HV, 0, 0, 0), from = INTS(3, 0, 2, n_row),
                    slot = INTS(2, 2, 1), has = INTS(2, 1, 0),
                    line = RANDOM(GDN_F32, -1, 1, 2, K, C + 2 * HV, 0), index = INTS(2, 1, 0),
-                   commit = INTS(2, 2, 0), keep = INTS(2, 1, 0),
+                   commit = INTS(2, 2, 0), keep = INTS(2, 1, 0), spare = INTS(2, 3, -1),
                    work = OUT(GDN_F32, n_row + N_SEQ * K, C, 0), gate = OUT(GDN_F32, n_row + N_SEQ * K, 2, HV);
     ON_BOTH(gdn_op_gdn_core, gdn_core_args, .core = out.on[s], .qkv = qkv.on[s], .b = b.on[s],
             .a = a_raw.on[s], .conv_state = conv.on[s], .ssm_state = ssm.on[s], .conv_w = w.on[s],
             .conv_bias = bias.on[s], .A_log = A.on[s], .dt_bias = dt.on[s], .seq_start = from.on[s],
             .slot = slot.on[s], .has_state = has.on[s], .line = line.on[s],
             .line_index = index.on[s], .n_commit = commit.on[s], .keep = keep.on[s],
-            .work_qkv = work.on[s], .work_gate = gate.on[s], .hk = HK, .dk = DK)
+            .spare = spare.on[s], .work_qkv = work.on[s], .work_gate = gate.on[s], .hk = HK, .dk = DK)
     gdn_selftest_same(t, "core", &out, SUM);
     gdn_selftest_same(t, "state", &ssm, SUM);
     gdn_selftest_same(t, "line", &line, 0);

@@ -130,30 +130,33 @@ inline void row_local(float4 *to, const __local float *row, int p, int lanes, in
 /* --- gdn_core: a sequence ------------------------------------------------------------------- */
 
 typedef struct {
-    long slot, line;
+    long slot, line, spare;
     int start, n, n_commit;
-    bool has_state, keep, skip;
+    bool has_state, guesses, leave, skip; /* guesses: rows behind the first; leave: in spare */
 } core_seq;
 
 #define CORE_SEQ                                                                            \
     TENSOR(seq_start), TENSOR(slot), TENSOR(has_state), TENSOR(line_index), TENSOR(n_commit), \
-        TENSOR(keep), int n_row, int slots, int n_line, int K
+        TENSOR(keep), TENSOR(spare), int n_row, int slots, int n_line, int K, int has_spare
 #define CORE_SEQ_HERE                                                                      \
     fault_, AT0(int, seq_start), AT0(int, slot), AT0(int, has_state), AT0(int, line_index), \
-        AT0(int, n_commit), AT0(int, keep), n_row, slots, n_line, K
+        AT0(int, n_commit), AT0(int, keep), AT0(int, spare), n_row, slots, n_line, K, has_spare
 
 /* tell: this item reports what is wrong. */
 inline core_seq core_sequence(FAULTS, const __global int *start, const __global int *slot,
                               const __global int *has_state, const __global int *line,
-                              const __global int *commit, const __global int *keep, int n_row,
-                              int slots, int n_line, int K, int s, bool tell) {
+                              const __global int *commit, const __global int *keep,
+                              const __global int *spare, int n_row, int slots, int n_line, int K,
+                              int has_spare, int s, bool tell) {
     core_seq q = {0};
     q.start = start[s];
     q.n = start[s + 1] - q.start;
     q.slot = slot[s];
     q.has_state = has_state[s] != 0;
     q.n_commit = K > 0 ? commit[s] : 0;
-    q.keep = K > 0 && keep[s] != 0 && q.n > 0;
+    q.guesses = K > 0 && keep[s] != 0 && q.n > 1;
+    q.spare = has_spare && q.guesses ? spare[s] : -1;
+    q.leave = q.spare != -1;
     q.skip = true;
     if (q.start < 0 || start[s + 1] < q.start || start[s + 1] > n_row || (s == 0 && q.start != 0)) {
         if (tell) FAULT(CORE_START, s + 1, start[s + 1]);
@@ -161,12 +164,14 @@ inline core_seq core_sequence(FAULTS, const __global int *start, const __global 
         if (tell) FAULT(CORE_SLOT, s, slot[s]);
     } else if (q.n_commit < 0 || q.n_commit > K || (q.n_commit > 0 && !q.has_state)) {
         if (tell) FAULT(CORE_COMMIT, s, q.n_commit);
-    } else if (q.keep && (keep[s] != 1 || q.n > K)) {
-        if (tell) FAULT(CORE_KEEP, s, q.n);
-    } else if ((q.keep || q.n_commit > 0) && (line[s] < 0 || line[s] >= n_line)) {
+    } else if (q.guesses && (keep[s] != 1 || q.n > K + 1)) {
+        if (tell) FAULT(CORE_KEEP, s, q.n - 1);
+    } else if ((q.guesses || q.n_commit > 0) && (line[s] < 0 || line[s] >= n_line)) {
         if (tell) FAULT(CORE_LINE, s, line[s]);
+    } else if (q.leave && (q.spare < 0 || q.spare >= slots || q.spare == q.slot)) {
+        if (tell) FAULT(CORE_SPARE, s, spare[s]);
     } else {
-        q.line = q.keep || q.n_commit > 0 ? line[s] : 0;
+        q.line = q.guesses || q.n_commit > 0 ? line[s] : 0;
         q.skip = q.n == 0 && q.n_commit == 0;
     }
     return q;
@@ -220,8 +225,8 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
             __global float *gate = AT1(float, work_gate, q.start + i);
             gate[h] = decay(raw_a, A, dt);
             gate[hv + h] = sigmoid(raw_b);
-            if (!q.keep) continue;
-            __global float *ba = AT2(float, line, q.line, i) + C;
+            if (!q.guesses || i == 0) continue;
+            __global float *ba = AT2(float, line, q.line, i - 1) + C;
             ba[h] = raw_b;
             ba[hv + h] = raw_a;
         }
@@ -236,9 +241,6 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
         push(u, kept(type, AT2(float, line, q.line, i)[c]));
         AT1(float, work_qkv, behind + i)[c] = answer(u, w, bias, W);
     }
-    /* Kept rows leave the state behind the committed ones, or at zeros where it begins. */
-    if (q.n == 0 || (q.keep && (q.n_commit > 0 || !q.has_state)))
-        put_window(state, conv_state_s1, c, type, u, W);
     for (int first = 0; first < q.n; first += AHEAD) {
         float x[AHEAD];
         for (int i = 0; i < AHEAD; i++) x[i] = AT1(float, qkv, q.start + min(first + i, q.n - 1))[c];
@@ -246,10 +248,13 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
             if (first + i >= q.n) break;
             push(u, kept(type, x[i]));
             AT1(float, work_qkv, q.start + first + i)[c] = answer(u, w, bias, W);
-            if (q.keep) AT2(float, line, q.line, first + i)[c] = x[i];
+            if (!q.guesses) continue;
+            if (first + i == 0) put_window(state, conv_state_s1, c, type, u, W);
+            else AT2(float, line, q.line, first + i - 1)[c] = x[i];
         }
     }
-    if (q.n > 0 && !q.keep) put_window(state, conv_state_s1, c, type, u, W);
+    if (q.leave) put_window(AT1(uchar, conv_state, q.spare), conv_state_s1, c, type, u, W);
+    else if (!q.guesses) put_window(state, conv_state_s1, c, type, u, W);
 }
 
 /* --- gdn_core: delta rule ------------------------------------------------------------------- */
@@ -296,14 +301,14 @@ __kernel void core_delta(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(work_qkv), TEN
         const int behind = min(i + 1, n - 1), own = i - q.n_commit;
         token_in(&next, AT1(float, work_qkv, WORK_ROW(behind)), AT1(float, work_gate, WORK_ROW(behind)),
                  at_q, at_k, at_v, h, hv, mine, whole, p, lanes, dk);
-        if (own == 0 && q.keep && (q.n_commit > 0 || !q.has_state) && mine)
-            row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+        if (own == 1 && q.guesses && mine) row_out(state, S, TYPE_F32, whole, p, lanes, dk);
         const float o = step(S, now.k, now.q, now.v, now.alpha, now.beta, scale, sets + i % 2 * SET,
                              p, r, lanes, ITEMS);
         if (own >= 0 && mine && p == 0) AT2(float, core, q.start + own, h)[row] = o;
         now = next;
     }
-    if (mine && !q.keep) row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+    if (!mine || (q.guesses && !q.leave)) return;
+    row_out(q.leave ? AT3(float, ssm_state, q.spare, h, row) : state, S, TYPE_F32, whole, p, lanes, dk);
 }
 
 /* --- gdn_core: few tokens in one launch ----------------------------------------------------- */
@@ -345,15 +350,16 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
             get_window(state, conv_state_s1, c, type, stored, AT0(float, conv_w), C, u, w, W);
             for (int t = 0; t < some; t++) {
                 const int own = done + t - q.n_commit;
-                if (own == 0 && q.keep && (q.n_commit > 0 || begins))
-                    put_window(state, conv_state_s1, c, type, u, W);
                 const float in = own < 0 ? AT2(float, line, q.line, done + t)[c]
                                          : AT1(float, qkv, q.start + own)[c];
                 push(u, kept(type, in));
                 x[t * token_size + i] = answer(u, w, bias, W);
-                if (own >= 0 && q.keep) AT2(float, line, q.line, own)[c] = in;
+                if (!q.guesses || own < 0) continue;
+                if (own == 0) put_window(state, conv_state_s1, c, type, u, W);
+                else AT2(float, line, q.line, own - 1)[c] = in;
             }
-            if (!q.keep) put_window(state, conv_state_s1, c, type, u, W);
+            if (q.leave) put_window(AT1(uchar, conv_state, q.spare), conv_state_s1, c, type, u, W);
+            else if (!q.guesses) put_window(state, conv_state_s1, c, type, u, W);
         }
         for (int i = item; i < some * r; i += items) {
             const int t = i / r, j = i % r, h = kh * r + j, own = done + t - q.n_commit;
@@ -364,12 +370,12 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
             x[t * token_size + channels + r + j] = sigmoid(raw_b);
         }
         barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
-        /* Kept rows take the place of committed ones, which all items have read by now. */
-        for (int i = q.keep ? item : some * r; i < some * r; i += items) {
+        /* Guesses take the place of committed rows, which all items have read by now. */
+        for (int i = q.guesses ? item : some * r; i < some * r; i += items) {
             const int own = done + i / r - q.n_commit, h = kh * r + i % r;
-            if (own < 0) continue;
-            AT2(float, line, q.line, own)[C + h] = AT1(float, b, q.start + own)[h];
-            AT2(float, line, q.line, own)[C + hv + h] = AT1(float, a, q.start + own)[h];
+            if (own < 1) continue;
+            AT2(float, line, q.line, own - 1)[C + h] = AT1(float, b, q.start + own)[h];
+            AT2(float, line, q.line, own - 1)[C + hv + h] = AT1(float, a, q.start + own)[h];
         }
 
         /* Delta rule: as many rows at a time as there are lines of items; the next ones are on their
@@ -391,7 +397,7 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
             for (int t = 0; t < some; t++) {
                 const int own = done + t - q.n_commit;
                 const __local float *of = x + t * token_size;
-                if (own == 0 && q.keep && (q.n_commit > 0 || begins) && mine)
+                if (own == 1 && q.guesses && mine)
                     row_out(state, S, TYPE_F32, whole, p, lanes, dk);
                 row_local(query, of, p, lanes, dk);
                 row_local(k, of + dk, p, lanes, dk);
@@ -401,7 +407,9 @@ __kernel void core_step(FAULTS, CORE_SEQ, TENSOR2(core), TENSOR1(qkv), TENSOR1(b
                 turn++;
                 if (own >= 0 && mine && p == 0) AT2(float, core, q.start + own, h)[row] = o;
             }
-            if (mine && !q.keep) row_out(state, S, TYPE_F32, whole, p, lanes, dk);
+            if (!mine || (q.guesses && !q.leave)) continue;
+            row_out(q.leave ? AT3(float, ssm_state, q.spare, h, row) : state, S, TYPE_F32, whole, p,
+                    lanes, dk);
         }
         barrier(CLK_LOCAL_MEM_FENCE); /* x is written again */
     }
