@@ -44,10 +44,10 @@ HELP_OBJ  := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(UNIT),$(wildcard tes
 .PHONY: all
 all: $(BUILD)/gdn $(BUILD)/libgdn.so.$(VERSION)
 
-# The suffix of a kernel file decides its flags; no other file sees one.
-$(BUILD)/obj/%_avx2.o:       ISA := -mavx2 -mfma -mf16c
-$(BUILD)/obj/%_avx512.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
-$(BUILD)/obj/%_avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512
+# The suffix of a kernel file decides its flags; no other file sees one.  KERN_CFLAGS: more of them.
+$(BUILD)/obj/%_avx2.o:       ISA := -mavx2 -mfma -mf16c $(KERN_CFLAGS)
+$(BUILD)/obj/%_avx512.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512 $(KERN_CFLAGS)
+$(BUILD)/obj/%_avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512 $(KERN_CFLAGS)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -5,7 +5,7 @@
 HERE=$(pwd)
 mkdir "$TMP/work" # where the driver leaves its files
 cd "$TMP/work" || exit 1
-export XDG_CACHE_HOME="$TMP" NEOReadDebugKeys=1 SetCommandStreamReceiver=1
+export NEOReadDebugKeys=1 SetCommandStreamReceiver=1
 export ProductFamilyOverride=dg2 HardwareInfoOverride=8x4x16
 
 gdn devices

@@ -2,7 +2,7 @@
 # The commands with --device xpu, on whatever OpenCL device there is: the demo's answer, logits near
 # the cpu's, recorded calls of the operator, a device that checks itself.
 . tests/cli/check.inc
-export XDG_CACHE_HOME="$TMP" POCL_CACHE_DIR="${GDN_TEST_OPENCL_CACHE:-$TMP}"
+export XDG_CACHE_HOME=/dev/null # for a program's binary PoCL compiles all of it once more
 
 gdn devices
 grep -q '^xpu:0 ' "$TMP/out" || {

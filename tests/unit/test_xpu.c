@@ -597,6 +597,7 @@ static int close_devices(void **state) {
 }
 
 int main(void) {
+    opencl_quickly();
     const int stop = opencl_begin();
     if (stop != 0) return stop;
     const struct CMUnitTest tests[] = {

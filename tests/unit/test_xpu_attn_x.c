@@ -194,6 +194,7 @@ static void test_attention(void **state) {
 }
 
 int main(void) {
+    opencl_quickly();
     const int stop = opencl_begin();
     if (stop != 0) return stop;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention)};

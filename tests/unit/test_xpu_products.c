@@ -262,6 +262,7 @@ static void test_projections(void **state) {
 
 int main(void) {
     gdn_err err;
+    opencl_quickly();
     const int stop = opencl_begin();
     if (stop != 0) return stop;
     if (gdn_device_open("xpu", NULL, &dev, &err) != GDN_OK ||

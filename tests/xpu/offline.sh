@@ -20,7 +20,6 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 table=$work/table
 newer=$BUILD/ocloc-new
-failed=0
 
 # compile COMPILER TARGET SG FILE: lines of the table
 compile() {
@@ -67,15 +66,16 @@ compile() {
 # target COMPILER TARGET SG
 target() {
     mkdir -p "$work/$3"
-    "$BUILD/xpu-sources" "$work/$3" "$3" || exit 1
+    "$BUILD/xpu-sources" "$work/$3" "$3" || : >"$work/failed"
     for cl in "$work/$3"/*.cl; do
-        compile "$1" "$2" "$3" "$(basename "$cl" .cl)" || failed=1
+        compile "$1" "$2" "$3" "$(basename "$cl" .cl)" || : >"$work/failed"
     done
 }
 
 : >"$table"
-target ocloc pvc 16
-target ocloc dg2-g10 8
+target ocloc pvc 16 &
+target ocloc dg2-g10 8 &
+wait
 if [ "$short" != --short ]; then
     [ -x "$newer/ocloc" ] || sh tests/xpu/setup-ocloc.sh "$newer" >"$work/setup" 2>&1
     if [ -x "$newer/ocloc" ]; then
@@ -111,5 +111,5 @@ awk -F '\t' '
         if ($2 in has && dpas[$2] > 0 && $4 != ($3 ~ /^dg2/ ? 8 : 16)) bad("sub-groups of " $4)
     }
     END { print n + 0 " kernels compiled, " failed + 0 " failures"; exit n == 0 || failed > 0 }
-    ' tests/xpu/expected.txt tests/xpu/known.txt "$BUILD/xpu-offline.tsv" || failed=1
-exit $failed
+    ' tests/xpu/expected.txt tests/xpu/known.txt "$BUILD/xpu-offline.tsv" || : >"$work/failed"
+[ ! -e "$work/failed" ]
