@@ -340,6 +340,47 @@ static void attn(int32_t rows, int32_t past, int32_t hq, int32_t hkv) {
     free(page);
 }
 
+/* --- sampling ------------------------------------------------------------------------------ */
+
+/* Rows of several calls lie one behind the other, so that they come from memory. */
+typedef struct {
+    gdn_top_k_args a;
+    int64_t n_row, n_call;
+} top_case;
+
+static void top_call(void *arg, int i) {
+    top_case *c = arg;
+    gdn_err err;
+    gdn_top_k_args a = c->a;
+    const int64_t first = i % c->n_call * c->n_row;
+    a.x = gdn_tensor_slice(a.x, 0, first, first + c->n_row);
+    must(gdn_op_top_k(queue, &a, &err), &err);
+}
+
+static void top(int64_t n_row, int64_t n, int64_t k) {
+    char name[96];
+    snprintf(name, sizeof name, "largest %d of %d, %d rows", (int)k, (int)n, (int)n_row);
+    if (!wanted(name)) return;
+    const double bytes = 4.0 * (double)n_row * (double)n;
+    top_case c = {.n_row = n_row, .n_call = (int64_t)(200e6 / bytes) + 2};
+    const int64_t shape[] = {c.n_call * n_row, n};
+    float *x = malloc((size_t)(shape[0] * n) * sizeof *x);
+    gdn_buffer *b;
+    gdn_err err;
+    if (x == NULL) exit(1);
+    for (int64_t i = 0; i < shape[0] * n; i++) x[i] = noise(); /* a pattern would tie */
+    must(gdn_buffer_wrap(dev, x, (uint64_t)(shape[0] * n) * sizeof *x, &b, &err), &err);
+    c.a.x = gdn_tensor_dense(b, 0, GDN_F32, 2, shape);
+    c.a.value = FILLED(GDN_F32, 0, n_row, k);
+    c.a.id = FILLED(GDN_I32, 0, n_row, k);
+    c.a.found = FILLED(GDN_I32, 0, n_row);
+    c.a.min = FILLED(GDN_F32, 0, n_row);
+    report(name, seconds(top_call, &c), bytes, 0);
+    const gdn_tensor all[] = {c.a.x, c.a.value, c.a.id, c.a.found, c.a.min};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) gdn_buffer_free(all[i].buf);
+    free(x);
+}
+
 int main(int argc, char **argv) {
     gdn_err err;
     must(gdn_device_open(argc > 1 ? argv[1] : "xpu", NULL, &dev, &err), &err);
@@ -370,6 +411,12 @@ int main(int argc, char **argv) {
     attn(1, 32767, 8, 2);
     attn(512, 0, 8, 2);
     attn(512, 4096, 8, 2);
+    top(1, 248320, 1);
+    top(1, 248320, 20);
+    top(1, 248320, 64);
+    top(32, 248320, 1);
+    top(32, 248320, 20);
+    top(32, 248320, 64);
     gdn_queue_free(queue);
     gdn_device_close(dev);
     return 0;

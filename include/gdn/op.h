@@ -42,9 +42,10 @@ GDN_API gdn_status gdn_device_open(const char *name, const gdn_device_opts *opts
                                    gdn_device **out, gdn_err *err);
 GDN_API void        gdn_device_close(gdn_device *d); /* after everything that lives on it */
 GDN_API const char *gdn_device_name(const gdn_device *d);
-/* The start-up check: products, projections, norms, attention and Gated DeltaNet on small random
- * data, there and on the cpu.  A model is opened on a device only after it; a device that passed is not checked
- * again, and the cpu is the measure itself.  Tenths of a second, once the kernels are compiled.
+/* The start-up check: products, projections, norms, attention, Gated DeltaNet and the largest
+ * of a row on small random data, there and on the cpu.  A model is opened on a device only
+ * after it; a device that passed is not checked again, and the cpu is the measure itself.
+ * Tenths of a second, once the kernels are compiled.
  * GDN_E_DEVICE: err says which operator was off, and by how much. */
 GDN_API gdn_status gdn_device_check(gdn_device *d, gdn_err *err);
 
@@ -522,6 +523,22 @@ typedef struct {
     gdn_tensor gate;          /* [n_row, 1] f32, with shared                              */
 } gdn_moe_combine_op_args;
 
+/* What a sampler needs of long rows, so that they can stay where they are: the k largest
+ * values of each, largest first and the lower id first among equals (-0 is 0), NaN and
+ * -infinity left out; and the smallest. */
+enum { GDN_TOP_K_MOST = 64 };
+typedef struct {
+    gdn_tensor value;         /* [n_row, k] f32; -infinity behind the last   out          */
+    gdn_tensor id;            /* [n_row, k] i32: where they stand; then -1   out          */
+    gdn_tensor found;         /* [n_row] i32: how many there are             out          */
+    gdn_tensor min;           /* [n_row] f32: the smallest, -infinity counts; NaN when
+                                 one is, +infinity when no value counts      out          */
+    gdn_tensor x;             /* [n_row, n] f32                                           */
+    gdn_tensor n_valid;       /* [n_row] i32: how many of a row's values count, from its
+                                 first; optional: all.  More than there are counts as all
+                                 where the host cannot see it                             */
+} gdn_top_k_args;
+
 GDN_API gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err);
@@ -543,6 +560,7 @@ GDN_API gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a
 GDN_API gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err);
 GDN_API gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a,
                                       gdn_err *err);
+GDN_API gdn_status gdn_op_top_k(gdn_queue *q, const gdn_top_k_args *a, gdn_err *err);
 
 #ifdef __cplusplus
 }

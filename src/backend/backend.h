@@ -3,7 +3,8 @@
  * A backend is one constant struct: calls for memory and the order of work, and an op table made
  * from one list.  REQUIRED: a backend without the op refuses a model at load, by name.  FUSED:
  * may be NULL, or answer GDN_E_UNSUPPORTED (err untouched) before it has done anything; then it is
- * composed from required ones, to the same bits.  Ops receive arguments that op.c has checked.
+ * composed from required ones, or done by the host, to the same bits.  Ops receive arguments
+ * that op.c has checked.
  *
  * Constraints are data: the engine asks for them and never for a device's name. */
 #ifndef GDN_BACKEND_H
@@ -35,7 +36,8 @@
     X(swiglu, gdn_swiglu_op_args, REQUIRED)             \
     X(moe_route, gdn_moe_route_op_args, REQUIRED)       \
     X(moe_experts, gdn_moe_experts_args, REQUIRED)      \
-    X(moe_combine, gdn_moe_combine_op_args, REQUIRED)
+    X(moe_combine, gdn_moe_combine_op_args, REQUIRED)   \
+    X(top_k, gdn_top_k_args, FUSED)
 
 typedef struct {
 #define X(op, args, need) gdn_status (*op)(gdn_queue * q, const args *a, gdn_err *err);

@@ -262,5 +262,6 @@ const gdn_backend gdn_backend_cpu = {
 #define X(op_, args, need) need(op_)
         GDN_OP_LIST(X)
 #undef X
+        .top_k = cpu_op_top_k,
     },
 };

@@ -1,5 +1,6 @@
 /* cpu_ops.c - the cpu's row-wise ops and matrix products: tensors to kernel arguments, cut into
  * tasks.  How work is cut never changes a result (the kernels' contracts). */
+#include <math.h>
 #include <string.h>
 
 #include "../base/half.h"
@@ -296,5 +297,42 @@ gdn_status cpu_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err
     const int64_t chunks = (a->y.shape[1] + SWIGLU_CHUNK - 1) / SWIGLU_CHUNK;
     cpu_run(cpu_of(q), a->y.shape[0] * chunks, (double)(a->y.shape[0] * a->y.shape[1]), swiglu,
             &j);
+    return GDN_OK;
+}
+
+/* --- the largest of long rows ----------------------------------------------------- */
+
+typedef struct {
+    const gdn_kern *kern;
+    const gdn_top_k_args *a;
+} top_k_job;
+
+static void top_k(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const top_k_job *j = arg;
+    const gdn_top_k_args *a = j->a;
+    const int32_t k = (int32_t)a->id.shape[1];
+    const int32_t *valid = gdn_tensor_host(&a->n_valid);
+    for (int64_t i = begin; i < end; i++) {
+        const float *x = (const float *)(const void *)cpu_at(&a->x, i);
+        float *value = (float *)(void *)cpu_at(&a->value, i);
+        int32_t *id = (int32_t *)(void *)cpu_at(&a->id, i);
+        const int32_t n = valid != NULL ? valid[i] : (int32_t)a->x.shape[1];
+        const int32_t found = j->kern->top_k(x, n, k, id);
+        for (int32_t r = 0; r < k; r++) {
+            value[r] = r < found ? x[id[r]] + 0.0f : -INFINITY; /* -0 becomes 0 */
+            if (r >= found) id[r] = -1;
+        }
+        const gdn_range range = j->kern->range(x, n);
+        *(int32_t *)(void *)cpu_at(&a->found, i) = found;
+        *(float *)(void *)cpu_at(&a->min, i) = range.nan ? NAN : range.min + 0.0f;
+    }
+}
+
+gdn_status cpu_op_top_k(gdn_queue *q, const gdn_top_k_args *a, gdn_err *err) {
+    (void)err;
+    top_k_job j = {&cpu_of(q)->kern, a};
+    const int64_t n_row = a->x.shape[0];
+    cpu_run(cpu_of(q), n_row, 0.3 * (double)(n_row * a->x.shape[1]), top_k, &j);
     return GDN_OK;
 }

@@ -1,8 +1,8 @@
 /* selftest_ops.c - the operators that a device's start-up check tries.
  *
  * Those that a model spends its time in, with heads of the released sizes, few of them: products,
- * norms, projections, attention, the Gated DeltaNet core and the operator.  For one row and for several, as these
- * take different kernels.
+ * norms, projections, attention, the Gated DeltaNet core and the operator; and the largest of
+ * a row.  For one row and for several, as these take different kernels.
  *
  * Bounds are shares of the largest value.  Sums in another order move results by 1e-6, three orders
  * less than any wrong element does; a value that bf16 holds may fall to the other side of a
@@ -228,6 +228,27 @@ static void operator(gdn_selftest *t, gdn_type act) {
     gdn_selftest_same(t, "the state", &ssm, bound(DELTA, act));
 }
 
+/* --- sampling ----------------------------------------------------------------------- */
+
+/* Rows of several blocks; where the device has the operator. */
+static void largest(gdn_selftest *t) {
+    enum { ROW = 2, N = 10000, K = 20 };
+    if (t->device[SELFTEST_DEV]->backend->op.top_k == NULL) return;
+    begin(t, "largest of a row");
+    const gdn_pair x = gdn_selftest_random(t, GDN_F32, -10, 10, ROW, N, 0, 0),
+                   valid = gdn_selftest_ints(t, ROW, 0, (const int32_t[]){N, N - 1}),
+                   value = gdn_selftest_out(t, GDN_F32, ROW, K, 0),
+                   id = gdn_selftest_out(t, GDN_I32, ROW, K, 0),
+                   found = gdn_selftest_out(t, GDN_I32, ROW, 0, 0),
+                   least = gdn_selftest_out(t, GDN_F32, ROW, 0, 0);
+    ON_BOTH(t, gdn_op_top_k, gdn_top_k_args, .value = value.on[s], .id = id.on[s],
+            .found = found.on[s], .min = least.on[s], .x = x.on[s], .n_valid = valid.on[s])
+    gdn_selftest_same(t, "value", &value, 0);
+    gdn_selftest_same(t, "id", &id, 0);
+    gdn_selftest_same(t, "found", &found, 0);
+    gdn_selftest_same(t, "min", &least, 0);
+}
+
 void gdn_selftest_ops(gdn_selftest *t) {
     static const gdn_type weights[] = {GDN_BF16, GDN_F32, GDN_F8};
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
@@ -246,4 +267,5 @@ void gdn_selftest_ops(gdn_selftest *t) {
     core(t);
     operator(t, GDN_F32);
     operator(t, GDN_BF16);
+    largest(t);
 }

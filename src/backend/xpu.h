@@ -206,7 +206,8 @@ void       xpu_free(xpu_device *d, cl_mem m); /* NULL: nothing */
     X(delta_rule, gdn_delta_rule_args)            \
     X(moe_route, gdn_moe_route_op_args)           \
     X(moe_experts, gdn_moe_experts_args)          \
-    X(moe_combine, gdn_moe_combine_op_args)
+    X(moe_combine, gdn_moe_combine_op_args)       \
+    X(top_k, gdn_top_k_args)
 
 #define X(op, args) gdn_status xpu_op_##op(gdn_queue *q, const args *a, gdn_err *err);
 XPU_OP_LIST(X)

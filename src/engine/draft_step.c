@@ -4,7 +4,6 @@
 static gdn_status from_head(gdn_engine *e, gdn_request *const *r, int32_t n, int32_t most,
                             gdn_err *err) {
     gdn_sched *s = e->sched;
-    const int64_t vocab = e->m->config.vocab;
     for (int32_t i = 0; i < n; i++) {
         s->draft_seq[i] = r[i]->seq;
         s->draft_token[i] = r[i]->tokens[r[i]->n_tok - 1];
@@ -14,11 +13,14 @@ static gdn_status from_head(gdn_engine *e, gdn_request *const *r, int32_t n, int
     for (int32_t k = 0; st == GDN_OK; k++) {
         for (int32_t i = 0; i < n && st == GDN_OK; i += e->n_logit) {
             const int32_t some = n - i < e->n_logit ? n - i : e->n_logit;
-            const float *logits;
-            st = gdn_step_logits(e, s->draft_row + i, some, &logits, err);
+            for (int32_t j = 0; j < some; j++) {
+                gdn_sampler_ask(r[i + j]->sampler, s->logits + j);
+                s->logits[j].k = 1;
+            }
+            st = gdn_step_top(e, s->draft_row + i, some, s->logits, err);
             for (int32_t j = 0; j < some && st == GDN_OK; j++) {
                 s->draft_token[i + j] =
-                    gdn_sampler_most_likely(r[i + j]->sampler, logits + j * vocab);
+                    gdn_sampler_most_likely(r[i + j]->sampler, s->logits + j);
                 r[i + j]->draft[k] = s->draft_token[i + j];
             }
         }

@@ -21,6 +21,8 @@ void gdn_engine_free(gdn_engine *e) {
     free(e->part_of);
     free(e->progress);
     free(e->logits);
+    free(e->top_host);
+    gdn_buffer_free(e->top);
     gdn_buffer_free(e->line);
     free(e->stage);
     free(e->part);
@@ -149,6 +151,7 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     in->last_adapter = ints(b, &at, R + kept_rows(e), 0);
     in->hidden = ints(b, &at, R, 0);
     in->out = ints(b, &at, R, 0);
+    in->n_valid = ints(b, &at, R, 0);
     in->seq_start = ints(b, &at, S + 1, 0);
     in->n_past = ints(b, &at, S, 0);
     in->has_state = ints(b, &at, S, 0);
@@ -159,6 +162,20 @@ static uint64_t cut_input(gdn_engine *e, gdn_buffer *b) {
     for (int32_t g = 0; g < e->m->n_group; g++) in->slot[g] = ints(b, &at, S, 0);
     for (int32_t g = 0; g < e->m->n_group; g++) in->spare[g] = ints(b, &at, S, 0);
     return at;
+}
+
+/* Logits on the host: whole rows, and what the sampler needs of those that stay away. */
+static gdn_status allocate_logits(gdn_engine *e, gdn_err *err) {
+    gdn_device *d = e->m->device;
+    const size_t n = (size_t)e->n_logit;
+    if (gdn_buffer_host(e->ws.logits.buf) != NULL) return GDN_OK;
+    e->logits = malloc(n * (size_t)e->m->config.vocab * sizeof *e->logits);
+    if (e->logits == NULL) return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    if (d->backend->op.top_k == NULL) return GDN_OK;
+    const size_t bytes = gdn_top_words(n, GDN_TOP_K_MOST) * sizeof *e->top_host;
+    e->top_host = malloc(bytes);
+    if (e->top_host == NULL) return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
+    return gdn_buffer_alloc(d, bytes, &e->top, err);
 }
 
 /* What a step needs: workspace, the host's input, room for drafts. */
@@ -193,14 +210,10 @@ static gdn_status allocate_step(gdn_engine *e, gdn_err *err) {
     e->old = calloc((size_t)n_seq, sizeof *e->old);
     e->part_of = calloc((size_t)n_seq, sizeof *e->part_of);
     e->progress = calloc((size_t)n_seq, sizeof *e->progress);
-    e->logits = gdn_buffer_host(e->ws.logits.buf) == NULL
-                    ? malloc((size_t)e->n_logit * (size_t)c->vocab * sizeof *e->logits)
-                    : NULL;
     if (e->stage == NULL || e->part == NULL || e->old == NULL ||
-        e->part_of == NULL || e->progress == NULL ||
-        (e->logits == NULL && gdn_buffer_host(e->ws.logits.buf) == NULL))
+        e->part_of == NULL || e->progress == NULL)
         return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
-    return GDN_OK;
+    return allocate_logits(e, err);
 }
 
 static uint64_t regions_of(gdn_device *d) {

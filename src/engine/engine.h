@@ -53,6 +53,17 @@ typedef struct {
                        for the sequence's last pair, -1 if it was not evaluated         */
 } gdn_part;
 
+/* A row of logits as far as the host has it: all of it where it lies in its memory. */
+typedef struct {
+    int32_t n_valid;      /* asked for: ids from here on do not count                  */
+    int32_t k;            /* and how many of the largest do; 0: the whole row          */
+    const float *all;     /* [vocab]; NULL: what follows is all there is               */
+    const float *value;   /* [found] the k largest, as gdn_op_top_k() has them         */
+    const int32_t *id;
+    int32_t found;
+    float   min;
+} gdn_logits;
+
 /* How far a gdn_work has come: next of its tokens, of its out rows, of its mtp rows. */
 typedef struct {
     int32_t from, out, mtp_out;
@@ -66,6 +77,7 @@ typedef struct {
     gdn_tensor slot[GDN_MAX_GROUP]; /* of each group of GDN layers               */
     gdn_tensor spare[GDN_MAX_GROUP];
     gdn_tensor out;                 /* rows that go through the head             */
+    gdn_tensor n_valid;             /* of these: ids that count                  */
     gdn_tensor hidden;              /* MTP: the hidden row of each pair          */
 } gdn_step_input;
 
@@ -114,6 +126,8 @@ struct gdn_engine {
     int32_t  *part_of;  /* [n_seq] the work of each part */
     gdn_progress_of *progress; /* [n_seq] */
     float   *logits;    /* [n_logit][vocab], where the host cannot reach ws.logits         */
+    gdn_buffer *top;    /* there, if the device has gdn_op_top_k(): its results; else NULL */
+    int32_t *top_host;  /* and what was read of them                                       */
     gdn_seq **seq;      /* [n_seq], NULL where free */
     int32_t  max_block, n_logit;
     int32_t  n_auto;    /* snapshots of a sequence with GDN_CACHE_AUTO                     */
@@ -124,6 +138,9 @@ struct gdn_engine {
     gdn_tap_fn *tap;    /* tests */
     void *tap_arg;
 };
+
+/* Results of gdn_op_top_k() for n rows: ids and values [n][k], found [n], min [n]. */
+static inline size_t gdn_top_words(size_t n, size_t k) { return n * (2 * k + 2); }
 
 static inline int64_t gdn_blocks_for(const gdn_engine *e, int64_t tokens) {
     return e->m->n_attn > 0 ? (tokens + e->plan.block_size - 1) / e->plan.block_size : 0;
@@ -156,9 +173,15 @@ gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *
 /* Logits of n <= e->n_logit rows of ws.last: [n][vocab], valid until the next call. */
 gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
                            gdn_err *err);
+/* The same, as far as logits[i].k asks for it. */
+gdn_status gdn_step_top(gdn_engine *e, const int32_t *row, int32_t n, gdn_logits *logits,
+                        gdn_err *err);
+/* All of row i of that call, until the next one. */
+gdn_status gdn_step_whole(gdn_engine *e, int32_t i, gdn_logits *logits, gdn_err *err);
 /* Move the sequences on: part i by accepted[i] tokens (NULL: by all), 1 or more if it was kept.  Its
- * states hold them all, unless only some of its guesses were right.  Hidden rows that are needed later are put aside; with `pairs` the MTP
- * layer evaluates every pair there is now, otherwise when many wait. */
+ * states hold them all, unless only some of its guesses were right.  Hidden rows that are needed
+ * later are put aside; with `pairs` the MTP layer evaluates every pair there is now, otherwise when
+ * many wait. */
 gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const int32_t *accepted,
                             bool pairs, gdn_err *err);
 /* Fold pending tokens of sequences into their states; e->part is used. */

@@ -273,39 +273,79 @@ static int32_t draw_from_row(gdn_sampler *p, const float *x, int32_t best) {
     return id;
 }
 
-/* From candidates in order. */
-static int32_t draw_from_head(gdn_sampler *p, const float *x, int32_t best) {
-    const double max = (double)x[best], t = (double)p->s.temperature;
+/* From k candidates in order, whose weights are in p->w; top-p counts against total. */
+static int32_t draw_from_head(gdn_sampler *p, const int32_t *id, int32_t k, double total) {
     const double top_p = (double)p->s.top_p;
-    int32_t k;
-    double total = 0, kept = 0;
-    if (p->s.top_k > 0) {
-        k = top_k(p, x, max, p->s.top_k);
-        for (int32_t i = 0; i < k; i++) total += exp(((double)x[p->idx[i]] - max) / t);
-    } else {
-        k = top_k(p, x, max, HEAD);
-        total = row_sum(p, x, max, -INFINITY);
-        for (int32_t i = 0; i < k; i++) kept += exp(((double)x[p->idx[i]] - max) / t);
-        if (kept < top_p * total && k < p->n)
-            k = select_head(x, p->idx, all_ids(x, p->n, p->idx), max, t, top_p * total, false);
-    }
     int32_t n = 0;
-    for (kept = 0; n < k && (n == 0 || top_p >= 1 || kept < top_p * total); n++)
-        kept += p->w[n] = exp(((double)x[p->idx[n]] - max) / t);
+    double kept = 0;
+    while (n < k && (n == 0 || top_p >= 1 || kept < top_p * total)) kept += p->w[n++];
     /* The largest weight is e^0. */
     while (n > 1 && p->w[n - 1] < (double)p->s.min_p) kept -= p->w[--n];
 
     double u = draw(p) * kept;
     for (int32_t i = 0; i < n; i++) {
-        if (u < p->w[i]) return p->idx[i];
+        if (u < p->w[i]) return id[i];
         u -= p->w[i];
     }
-    return p->idx[0];
+    return id[0];
 }
 
-int32_t gdn_sampler_most_likely(const gdn_sampler *p, const float *logits) {
-    const int32_t id = p->kern.argmax(logits, p->n);
+/* The weights of the first k candidates to p->w; returns their sum. */
+static double weigh(gdn_sampler *p, const float *x, double max, int32_t k) {
+    double sum = 0;
+    for (int32_t i = 0; i < k; i++)
+        sum += p->w[i] = exp(((double)x[p->idx[i]] - max) / (double)p->s.temperature);
+    return sum;
+}
+
+/* With top-k, top-p or both. */
+static int32_t draw_from_best(gdn_sampler *p, const float *x, int32_t best) {
+    const double max = (double)x[best], t = (double)p->s.temperature;
+    if (p->s.top_k > 0) {
+        const int32_t k = top_k(p, x, max, p->s.top_k);
+        return draw_from_head(p, p->idx, k, weigh(p, x, max, k));
+    }
+    int32_t k = top_k(p, x, max, HEAD);
+    const double total = row_sum(p, x, max, -INFINITY);
+    const double target = (double)p->s.top_p * total;
+    if (weigh(p, x, max, k) < target && k < p->n) {
+        k = select_head(x, p->idx, all_ids(x, p->n, p->idx), max, t, target, false);
+        weigh(p, x, max, k);
+    }
+    return draw_from_head(p, p->idx, k, total);
+}
+
+int32_t gdn_sampler_most_likely(const gdn_sampler *p, const gdn_logits *logits) {
+    if (logits->all == NULL) return logits->found > 0 ? logits->id[0] : 0;
+    const int32_t id = p->kern.argmax(logits->all, p->n);
     return id >= 0 && id < p->n ? id : 0; /* all NaN: any guess does */
+}
+
+static bool is_greedy(const gdn_sampler *p) {
+    return p->s.temperature <= 0 || p->s.top_k == 1;
+}
+
+void gdn_sampler_ask(const gdn_sampler *p, gdn_logits *logits) {
+    logits->n_valid = p->n;
+    if (p->count != NULL) logits->k = 0; /* penalties change the order */
+    else if (is_greedy(p)) logits->k = 1;
+    else logits->k = p->s.top_k <= GDN_TOP_K_MOST ? p->s.top_k : 0;
+}
+
+bool gdn_sampler_doubtful(const gdn_sampler *p, const gdn_logits *largest) {
+    if (largest->found == 0 || isinf(largest->value[0])) return true;
+    return p->n > 1 && !(largest->min < largest->value[0]); /* nor when it is NaN */
+}
+
+void gdn_sampler_next_of(gdn_sampler *p, const gdn_logits *largest, int32_t *id) {
+    *id = largest->id[0];
+    if (is_greedy(p)) return;
+    const int32_t k = largest->found < p->s.top_k ? largest->found : p->s.top_k;
+    const double max = (double)largest->value[0], t = (double)p->s.temperature;
+    double total = 0;
+    for (int32_t i = 0; i < k; i++)
+        total += p->w[i] = exp(((double)largest->value[i] - max) / t);
+    *id = draw_from_head(p, largest->id, k, total);
 }
 
 bool gdn_sampler_degenerate(const gdn_sampler *p, const float *logits, char *what, size_t n) {
@@ -335,10 +375,10 @@ gdn_status gdn_sampler_next(gdn_sampler *p, const float *logits, int32_t *id, gd
         return gdn_fail(err, GDN_E_DEVICE, "sampling: none of %d logits is finite", p->n);
     if (isinf(x[best]))
         return gdn_fail(err, GDN_E_DEVICE, "sampling: the logit of token %d is infinite", best);
-    if (p->s.temperature <= 0 || p->s.top_k == 1)
+    if (is_greedy(p))
         *id = best;
     else if (p->s.top_k > 0 || p->s.top_p < 1)
-        *id = draw_from_head(p, x, best);
+        *id = draw_from_best(p, x, best);
     else
         *id = draw_from_row(p, x, best);
     count(p, *id);

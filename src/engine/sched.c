@@ -37,10 +37,11 @@ gdn_status gdn_sched_create(gdn_engine *e, gdn_err *err) {
     s->draft_pos = calloc(n, sizeof *s->draft_pos);
     s->row = calloc(l, sizeof *s->row);
     s->row_of = calloc(l, sizeof *s->row_of);
+    s->logits = calloc(l, sizeof *s->logits);
     gdn_draft_policy_init(&s->policy);
     if (s->runs == NULL || s->accepted == NULL || s->drafter == NULL || s->draft_seq == NULL ||
         s->draft_token == NULL || s->draft_row == NULL || s->draft_pos == NULL || s->row == NULL ||
-        s->row_of == NULL)
+        s->row_of == NULL || s->logits == NULL)
         return gdn_fail(err, GDN_E_NOMEM, "engine: out of memory");
     return GDN_OK;
 }
@@ -58,6 +59,7 @@ void gdn_sched_free(gdn_engine *e) {
     free(s->draft_pos);
     free(s->row);
     free(s->row_of);
+    free(s->logits);
     free(s);
     e->sched = NULL;
 }
@@ -306,11 +308,19 @@ static void forget(gdn_request *r) {
         gdn_snapshot_drop(r->e, s);
 }
 
-/* Logits behind r's last token. */
-static gdn_status next_id(gdn_request *r, const float *logits, int32_t *id, gdn_err *err) {
+/* Row k of the logits is what follows r's last token.  What its largest do not decide, or
+ * leave in doubt, the whole row does. */
+static gdn_status next_id(gdn_request *r, int32_t k, int32_t *id, gdn_err *err) {
+    gdn_logits *l = r->e->sched->logits + k;
     char what[80];
-    if (!gdn_sampler_degenerate(r->sampler, logits, what, sizeof what))
-        return gdn_sampler_next(r->sampler, logits, id, err);
+    if (l->all == NULL && !gdn_sampler_doubtful(r->sampler, l)) {
+        gdn_sampler_next_of(r->sampler, l, id);
+        return GDN_OK;
+    }
+    const gdn_status st = gdn_step_whole(r->e, k, l, err);
+    if (st != GDN_OK) return st;
+    if (!gdn_sampler_degenerate(r->sampler, l->all, what, sizeof what))
+        return gdn_sampler_next(r->sampler, l->all, id, err);
     const gdn_model *m = r->e->m;
     forget(r);
     return gdn_fail(err, GDN_E_DEVICE, "device %s, model %.200s: %s after %d tokens: a weight is "
@@ -318,13 +328,13 @@ static gdn_status next_id(gdn_request *r, const float *logits, int32_t *id, gdn_
                     gdn_device_name(m->device), m->dir, what, r->n_tok);
 }
 
-/* Row `at` of part i has these logits.  False: no further row of it counts. */
-static bool judge(gdn_engine *e, int32_t i, int32_t at, const float *logits) {
+/* Row `at` of part i has row k of the logits.  False: no further row of it counts. */
+static bool judge(gdn_engine *e, int32_t i, int32_t at, int32_t k) {
     gdn_sched *s = e->sched;
     gdn_request *r = s->runs[i];
     gdn_err err = {0};
     int32_t id;
-    const gdn_status st = next_id(r, logits, &id, &err);
+    const gdn_status st = next_id(r, k, &id, &err);
     if (st != GDN_OK) {
         r->result.status = st;
         r->result.finish = GDN_FINISH_ERROR;
@@ -361,19 +371,19 @@ static gdn_status choose(gdn_engine *e, int32_t n_part, gdn_err *err) {
                 continue;
             }
             s->row[n] = row + at++;
+            gdn_sampler_ask(s->runs[i]->sampler, s->logits + n);
             s->row_of[n++] = i;
         }
         if (n == 0) break;
-        const float *logits;
         const double t = gdn_now_us();
-        const gdn_status st = gdn_step_logits(e, s->row, n, &logits, err);
+        const gdn_status st = gdn_step_top(e, s->row, n, s->logits, err);
         s->model_us += gdn_now_us() - t;
         if (st != GDN_OK) return st;
         for (int32_t k = 0, of = -1, index = 0; k < n; k++) {
             index = s->row_of[k] == of ? index + 1 : s->row_of[k] == first_i ? first_at : 0;
             of = s->row_of[k];
             if (of == over) continue;
-            if (!judge(e, of, index, logits + (int64_t)k * e->m->config.vocab)) over = of;
+            if (!judge(e, of, index, k)) over = of;
         }
     }
     return GDN_OK;

@@ -45,6 +45,7 @@ struct gdn_sched {
     gdn_request **drafter;
     int32_t     *draft_token, *draft_row, *draft_pos;
     int32_t     *row, *row_of;  /* [n_logit] rows of logits, whose parts  */
+    gdn_logits  *logits;        /* [n_logit] and what came of them        */
     gdn_draft_policy policy;
     uint64_t     prompt_tokens, cached_tokens, preempted, drafted, accepted_drafts;
     double       model_us, total_us;
@@ -63,12 +64,20 @@ bool gdn_request_take(gdn_request *r, int32_t id);
 gdn_status gdn_sched_draft(gdn_engine *e, gdn_request *const *r, int32_t n, int32_t most,
                            gdn_err *err);
 
+/* What of a row the next token depends on: sets n_valid and k. */
+void gdn_sampler_ask(const gdn_sampler *s, gdn_logits *logits);
+/* gdn_sampler_next(), to the same token, from as many of the largest logits as were asked
+ * for; not of a degenerate row. */
+void gdn_sampler_next_of(gdn_sampler *s, const gdn_logits *largest, int32_t *id);
+/* Whether the row is degenerate (below), by its largest logits and its smallest. */
+bool gdn_sampler_doubtful(const gdn_sampler *s, const gdn_logits *largest);
+
 /* What no model's logits are: one NaN among the ids that may be chosen, +infinity, all -infinity, all
  * the same.  Such a row is a broken weight's or device's; its answer would be one token for ever.
  * True: what[n] says which. */
 bool gdn_sampler_degenerate(const gdn_sampler *s, const float *logits, char *what, size_t n);
 
-/* The most likely of the ids that a sampler may choose. */
-int32_t gdn_sampler_most_likely(const gdn_sampler *s, const float *logits);
+/* The most likely of the ids that a sampler may choose, for which k = 1 is enough. */
+int32_t gdn_sampler_most_likely(const gdn_sampler *s, const gdn_logits *logits);
 
 #endif

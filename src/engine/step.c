@@ -157,15 +157,10 @@ gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_er
     return GDN_OK;
 }
 
-/* Where nothing computes: token 0 is the likeliest. */
-static void no_logits(const gdn_engine *e, int32_t n) {
-    const size_t vocab = (size_t)e->m->config.vocab;
-    memset(e->logits, 0, (size_t)n * vocab * sizeof *e->logits);
-    for (int32_t i = 0; i < n; i++) e->logits[(size_t)i * vocab] = 64.0f;
-}
+/* --- logits ------------------------------------------------------------------------ */
 
-gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
-                           gdn_err *err) {
+/* Rows of ws.last through the head, into ws.logits. */
+static gdn_status head(gdn_engine *e, const int32_t *row, int32_t n, gdn_err *err) {
     pass now;
     int32_t *adapter = stage(e, e->in.last_adapter);
     const int32_t kept = kept_rows(e);
@@ -178,14 +173,109 @@ gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const f
     }
     e->ws.adapter = adapted ? e->in.last_adapter : (gdn_tensor){0};
     TRY(send(e, err));
-    TRY(gdn_forward_logits(forward(e, &now), gdn_tensor_slice(e->in.out, 0, 0, n), err));
+    return gdn_forward_logits(forward(e, &now), gdn_tensor_slice(e->in.out, 0, 0, n), err);
+}
+
+/* Rows first .. first + n - 1 of ws.logits to the host's copy. */
+static gdn_status fetch(gdn_engine *e, int32_t first, int32_t n, gdn_err *err) {
+    const uint64_t row = (uint64_t)e->m->config.vocab * sizeof *e->logits;
+    const uint64_t at = (uint64_t)first * row;
+    return gdn_queue_read(e->q, (char *)e->logits + at, e->ws.logits.buf,
+                          e->ws.logits.at + at, (uint64_t)n * row, err);
+}
+
+/* Where nothing computes: token 0 is the likeliest. */
+static void no_logits(const gdn_engine *e, int32_t n) {
+    const size_t vocab = (size_t)e->m->config.vocab;
+    memset(e->logits, 0, (size_t)n * vocab * sizeof *e->logits);
+    for (int32_t i = 0; i < n; i++) e->logits[(size_t)i * vocab] = 64.0f;
+}
+
+gdn_status gdn_step_logits(gdn_engine *e, const int32_t *row, int32_t n, const float **logits,
+                           gdn_err *err) {
+    TRY(head(e, row, n, err));
     char *host = gdn_buffer_host(e->ws.logits.buf);
-    if (host == NULL)
-        TRY(gdn_queue_read(e->q, e->logits, e->ws.logits.buf, e->ws.logits.at,
-                           (uint64_t)n * (uint64_t)e->m->config.vocab * sizeof(float), err));
+    if (host == NULL) TRY(fetch(e, 0, n, err));
     TRY(gdn_queue_wait(e->q, err));
     if (host == NULL && e->m->device->dry_run) no_logits(e, n);
     *logits = host != NULL ? (const float *)(const void *)(host + e->ws.logits.at) : e->logits;
+    return GDN_OK;
+}
+
+/* A piece of e->top that follows the one before. */
+static gdn_tensor top_piece(const gdn_engine *e, uint64_t *at, gdn_type type, int64_t n,
+                            int64_t k) {
+    const int64_t shape[2] = {n, k};
+    const gdn_tensor t = gdn_tensor_dense(e->top, *at, type, k > 0 ? 2 : 1, shape);
+    *at += (uint64_t)(n * (k > 0 ? k : 1)) * 4;
+    return t;
+}
+
+/* The k largest of n rows of ws.logits, to the host. */
+static gdn_status largest(gdn_engine *e, int32_t n, int32_t k, gdn_err *err) {
+    uint64_t at = 0;
+    gdn_top_k_args a = {.x = gdn_tensor_slice(e->ws.logits, 0, 0, n),
+                        .n_valid = gdn_tensor_slice(e->in.n_valid, 0, 0, n)};
+    a.id = top_piece(e, &at, GDN_I32, n, k);
+    a.value = top_piece(e, &at, GDN_F32, n, k);
+    a.found = top_piece(e, &at, GDN_I32, n, 0);
+    a.min = top_piece(e, &at, GDN_F32, n, 0);
+    TRY(gdn_op_top_k(e->q, &a, err));
+    return gdn_queue_read(e->q, e->top_host, e->top, 0, at, err);
+}
+
+static void no_top(const gdn_engine *e, int32_t n, int32_t k) {
+    int32_t *id = e->top_host, *found = id + 2 * (int64_t)n * k;
+    float *value = (float *)(void *)(id + (int64_t)n * k);
+    memset(e->top_host, 0, gdn_top_words((size_t)n, (size_t)k) * sizeof *e->top_host);
+    for (int32_t i = 0; i < n; i++) {
+        value[(int64_t)i * k] = 64.0f;
+        found[i] = 1;
+    }
+}
+
+/* Row i of n, of what largest() read. */
+static void take_top(const gdn_engine *e, int32_t i, int32_t n, int32_t k,
+                     gdn_logits *to) {
+    const int32_t *id = e->top_host, *found = id + 2 * (int64_t)n * k;
+    const float *value = (const float *)(const void *)(id + (int64_t)n * k);
+    to->all = NULL;
+    to->id = id + (int64_t)i * k;
+    to->value = value + (int64_t)i * k;
+    to->found = found[i];
+    to->min = ((const float *)(const void *)(found + n))[i];
+}
+
+gdn_status gdn_step_top(gdn_engine *e, const int32_t *row, int32_t n, gdn_logits *logits,
+                        gdn_err *err) {
+    const int64_t vocab = e->m->config.vocab;
+    int32_t k = 0;
+    for (int32_t i = 0; i < n; i++) k = logits[i].k > k ? logits[i].k : k;
+    if (e->top == NULL || k == 0) {
+        const float *all;
+        TRY(gdn_step_logits(e, row, n, &all, err));
+        for (int32_t i = 0; i < n; i++) logits[i].all = all + i * vocab;
+        return GDN_OK;
+    }
+    for (int32_t i = 0; i < n; i++) stage(e, e->in.n_valid)[i] = logits[i].n_valid;
+    TRY(head(e, row, n, err));
+    TRY(largest(e, n, k, err));
+    for (int32_t i = 0; i < n; i++)
+        if (logits[i].k == 0) TRY(fetch(e, i, 1, err));
+    TRY(gdn_queue_wait(e->q, err));
+    if (e->m->device->dry_run) no_logits(e, n), no_top(e, n, k);
+    for (int32_t i = 0; i < n; i++) {
+        take_top(e, i, n, k, logits + i);
+        if (logits[i].k == 0) logits[i].all = e->logits + i * vocab;
+    }
+    return GDN_OK;
+}
+
+gdn_status gdn_step_whole(gdn_engine *e, int32_t i, gdn_logits *logits, gdn_err *err) {
+    if (logits->all != NULL) return GDN_OK;
+    TRY(fetch(e, i, 1, err));
+    TRY(gdn_queue_wait(e->q, err));
+    logits->all = e->logits + (int64_t)i * e->m->config.vocab;
     return GDN_OK;
 }
 

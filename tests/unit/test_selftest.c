@@ -95,6 +95,9 @@ SPOILT(bad_operator, gdn_attention, gdn_attention_args, core)
 SPOILT(bad_z, gdn_attention, gdn_attention_args, z)
 SPOILT(bad_route, moe_route, gdn_moe_route_op_args, weight)
 SPOILT(bad_experts, moe_experts, gdn_moe_experts_args, y)
+SPOILT(bad_value, top_k, gdn_top_k_args, value)
+SPOILT(bad_id, top_k, gdn_top_k_args, id)
+SPOILT(bad_min, top_k, gdn_top_k_args, min)
 
 /* Its state is slot 1, the last that the call may write. */
 static gdn_status bad_state(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
@@ -198,6 +201,9 @@ static void test_wrong(void **state) {
         TRY(attn, bad_attn, "attention, keys in f32: y", how)
         TRY(gdn_core, bad_core, "gdn_core: core", how)
         TRY(gdn_core, bad_state, "gdn_core: the state", how)
+        TRY(top_k, bad_value, "largest of a row: value", how)
+        TRY(top_k, bad_id, "largest of a row: id", "off by")
+        TRY(top_k, bad_min, "largest of a row: min", how)
         TRY(gdn_attention, bad_operator, "gdn_attention, f32: core", how)
         TRY(gdn_attention, bad_z, "gdn_attention, f32: z", how)
         TRY(moe_route, bad_route, "experts: weight", how)

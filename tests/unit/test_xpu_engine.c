@@ -24,13 +24,13 @@ static gdn_model *open_on(const char *dir, const char *device, gdn_math math) {
     return m;
 }
 
-static gdn_engine *engine(gdn_model *m, int32_t n_row, int32_t n_draft) {
+static gdn_engine *engine(gdn_model *m, int32_t n_seq, int32_t n_row, int32_t n_draft) {
     gdn_engine_opts o;
     gdn_engine *e = NULL;
     gdn_err err;
     gdn_engine_opts_defaults(&o);
     o.n_ctx = 1000;
-    o.n_seq = 3;
+    o.n_seq = n_seq;
     o.n_row = n_row;
     o.n_draft = n_draft;
     o.cache_bytes = GDN_CACHE_AUTO;
@@ -80,7 +80,7 @@ static gdn_request_result took(cold *c, gdn_request *r, gdn_request_opts o) {
 /* Three at once, in pieces of 32 rows; then the same prompts, from snapshots; one leaves. */
 static void together(const char *model, int32_t n_draft) {
     gdn_model *m = open_on(model, "xpu", GDN_MATH_F32);
-    gdn_engine *e = engine(m, 32, n_draft);
+    gdn_engine *e = engine(m, 3, 32, n_draft);
     gdn_engine_stats s;
     gdn_request_opts o[3];
     gdn_request *r[3];
@@ -139,13 +139,80 @@ static void test_drafts(void **state) {
     together(MODELS "dense-mtp", 3);
 }
 
+/* With a tokenizer of n ids. */
+static gdn_request *submit_valid(gdn_engine *e, gdn_request_opts o, int32_t n) {
+    gdn_request *r = submit(e, o);
+    gdn_err err;
+    gdn_sampler_free(r->sampler);
+    must(gdn_sampler_create(&o.sampling, VOCAB, n, &r->sampler, &err), &err);
+    return r;
+}
+
+/* Requests of all kinds share steps.  What the host reads of the logits, the largest or
+ * whole rows, changes no token; cold_run() reads whole rows alone. */
+static void mixed(int32_t n_draft) {
+    enum { N_REQUEST = 8, N_LARGEST = 4, PROMPT = 24, VALID = 200, MOST = GDN_TOP_K_MOST };
+    static const gdn_sampling kinds[N_REQUEST] = {
+        {.repetition = 1, .top_p = 1}, /* greedy */
+        {.repetition = 1, .temperature = 3, .top_k = 5, .top_p = 0.95f},
+        {.repetition = 1, .temperature = 2, .top_k = MOST, .top_p = 1, .min_p = 0.01f},
+        {.repetition = 1, .temperature = 1, .top_k = 1, .top_p = 1},
+        /* These need whole rows. */
+        {.repetition = 0.01f, .temperature = 1, .top_k = 20, .top_p = 1},
+        {.repetition = 1, .temperature = 1, .top_p = 0.9f},
+        {.repetition = 1, .temperature = 3, .top_k = MOST + 1, .top_p = 1},
+        {.repetition = 1, .presence = -50, .top_p = 1},
+    };
+    gdn_model *m = open_on(MODELS "dense-mtp", "xpu", GDN_MATH_F32);
+    gdn_engine *e = engine(m, N_REQUEST, 64, n_draft);
+    gdn_engine_stats s;
+    gdn_request_opts o[N_REQUEST];
+    gdn_request *r[N_REQUEST];
+    int32_t *prompt[N_REQUEST];
+    cold c;
+    cold_open(&c, m, 100, VALID);
+    assert_non_null(e->top);
+    for (int i = 0; i < N_REQUEST; i++) {
+        prompt[i] = random_ids(PROMPT, VOCAB, 40 + (uint64_t)i);
+        o[i] = greedy(prompt[i], PROMPT);
+        o[i].sampling = kinds[i];
+        o[i].sampling.seed = 7 + (uint64_t)i;
+        r[i] = submit_valid(e, o[i], VALID);
+    }
+    while (gdn_engine_busy(e)) {
+        if (n_draft > 0) always_draft(e);
+        step(e);
+    }
+    gdn_engine_get_stats(e, &s);
+    assert_true(n_draft == 0 || s.drafted > 0);
+    for (int i = 0; i < N_REQUEST; i++) took(&c, r[i], o[i]);
+    /* Those that need the largest alone read no row. */
+    memset(e->logits, 0x55, VOCAB * sizeof *e->logits);
+    for (int i = 0; i < N_LARGEST; i++) r[i] = submit_valid(e, o[i], VALID);
+    run(e);
+    for (int i = 0; i < N_LARGEST; i++) took(&c, r[i], o[i]);
+    for (size_t i = 0; i < VOCAB * sizeof *e->logits; i++)
+        assert_int_equal(((const unsigned char *)e->logits)[i], 0x55);
+    for (int i = 0; i < N_REQUEST; i++) free(prompt[i]);
+    cold_close(&c);
+    check_idle(e);
+    gdn_engine_free(e);
+    gdn_model_close(m);
+}
+
+static void test_mixed(void **state) {
+    (void)state;
+    mixed(0);
+    mixed(3);
+}
+
 /* A NaN that one request meets ends it, here as on the cpu. */
 static void test_nan(void **state) {
     (void)state;
     enum { BAD = 300 };
     patched p = patched_create("dense-mtp", "model.embed_tokens.weight", (int64_t)BAD * D, D, BF16_NAN);
     gdn_model *m = open_on(p.dir, "xpu", GDN_MATH_F32);
-    gdn_engine *e = engine(m, 64, 0);
+    gdn_engine *e = engine(m, 3, 64, 0);
     int32_t *good = random_ids(20, BAD, 4), *bad = random_ids(20, BAD, 5);
     gdn_request_result res;
     cold c;
@@ -166,6 +233,36 @@ static void test_nan(void **state) {
     gdn_model_close(m);
     patched_remove(&p);
     free(good), free(bad);
+}
+
+/* One logit that is NaN ends everybody, also who would not have chosen it. */
+static void test_nan_logit(void **state) {
+    (void)state;
+    patched p = patched_create("dense-mtp", "lm_head.weight", 7 * D, 1, BF16_NAN);
+    gdn_model *m = open_on(p.dir, "xpu", GDN_MATH_F32);
+    gdn_engine *e = engine(m, 3, 64, 0);
+    const int32_t prompt[] = {5, 6, 4};
+    gdn_request_opts o = greedy(prompt, 3);
+    gdn_request *r[3];
+    for (int i = 0; i < 3; i++) { /* greedy, the best of 20, of all */
+        o.sampling.temperature = i > 0;
+        o.sampling.top_k = i == 1 ? 20 : 0;
+        r[i] = submit(e, o);
+    }
+    run(e);
+    for (int i = 0; i < 3; i++) {
+        gdn_request_result res;
+        gdn_request_get_result(r[i], &res);
+        assert_int_equal(res.finish, GDN_FINISH_ERROR);
+        assert_int_equal(res.status, GDN_E_DEVICE);
+        assert_non_null(strstr(gdn_request_error(r[i]),
+                               "1 of 512 logits are NaN, the first is token 7's after 3 tokens"));
+        gdn_request_free(r[i]);
+    }
+    check_idle(e);
+    gdn_engine_free(e);
+    gdn_model_close(m);
+    patched_remove(&p);
 }
 
 /* Mean KL divergence from the cpu's f32 to the device's fast mathematics, over positions. */
@@ -210,7 +307,8 @@ int main(void) {
     if (stop != 0) return stop;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense), cmocka_unit_test(test_moe), cmocka_unit_test(test_drafts),
-        cmocka_unit_test(test_nan),   cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_mixed), cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_nan_logit), cmocka_unit_test(test_fast),
     };
     const int rc = cmocka_run_group_tests(tests, NULL, NULL);
     opencl_end();

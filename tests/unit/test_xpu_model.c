@@ -113,6 +113,29 @@ static void test_moe_mtp(void **state) {
     whole("moe-mtp");
 }
 
+/* An answer's steps: what their evaluation takes, and what the sampler needs. */
+static void check_request_launches(const example *x, gdn_engine *e, uint64_t evaluation) {
+    enum { PROMPT = 5, STEPS = 3, SAMPLE = 2 };
+    gdn_request_opts o;
+    gdn_request *r = NULL;
+    gdn_err err;
+    gdn_request_opts_defaults(&o);
+    o.prompt = x->ids;
+    o.n_prompt = PROMPT;
+    o.max_new = STEPS + 1;
+    o.sampling.top_k = 20;
+    must(gdn_request_submit(e, &o, &r, &err), &err);
+    for (int i = 0; i <= STEPS; i++) {
+        gdn_engine_stats before, after;
+        gdn_engine_get_stats(e, &before);
+        must(gdn_engine_step(e, &err), &err);
+        gdn_engine_get_stats(e, &after);
+        if (i > 0) assert_int_equal(after.regions - before.regions, evaluation + SAMPLE);
+    }
+    assert_false(gdn_engine_busy(e));
+    gdn_request_free(r);
+}
+
 /* Launches of a decode step: a GDN layer takes at most 6, an attention layer 7, and what stands
  * around the layers (embedding, angles, last norm, rows for the head, head) 5. */
 static void test_launches(void **state) {
@@ -132,6 +155,7 @@ static void test_launches(void **state) {
     float *logits = malloc((size_t)info->vocab * sizeof *logits);
     assert_non_null(logits);
     int32_t last = PROMPT - 1;
+    uint64_t evaluation = 0;
     gdn_work w = {.seq = s, .tokens = x.ids, .n = PROMPT, .out = &last, .n_out = 1, .logits = logits};
     for (int i = 0; i < STEPS; i++) {
         gdn_engine_stats before, after;
@@ -145,12 +169,14 @@ static void test_launches(void **state) {
                       (unsigned long long)most);
         assert_true(n > (uint64_t)info->n_layer);
         if (w.n == 1) assert_true(n <= most);
+        evaluation = n;
         w.tokens = x.ids + PROMPT + i;
         w.n = 1;
         last = 0;
     }
     free(logits);
     gdn_seq_free(s);
+    check_request_launches(&x, e, evaluation);
     gdn_engine_free(e);
     close_example(&x);
 }

@@ -408,6 +408,20 @@ static void experts(gdn_selftest *t) {
     gdn_selftest_same(t, "y", &y, SUM);
 }
 
+/* Two blocks, of which the second is not full. */
+static void largest(gdn_selftest *t) {
+    enum { ROW = 2, N = 4096 + 70, K = 5 };
+    const gdn_pair x = RANDOM(GDN_F32, -1, 1, ROW, N, 0, 0), valid = INTS(ROW, N - 3, 40),
+                   value = OUT(GDN_F32, ROW, K, 0), id = OUT(GDN_I32, ROW, K, 0),
+                   found = OUT(GDN_I32, ROW, 0, 0), min = OUT(GDN_F32, ROW, 0, 0);
+    ON_BOTH(gdn_op_top_k, gdn_top_k_args, .value = value.on[s], .id = id.on[s],
+            .found = found.on[s], .min = min.on[s], .x = x.on[s], .n_valid = valid.on[s])
+    gdn_selftest_same(t, "value", &value, 0);
+    gdn_selftest_same(t, "id", &id, 0);
+    gdn_selftest_same(t, "found", &found, 0);
+    gdn_selftest_same(t, "min", &min, 0);
+}
+
 /* A case that not every run has names the kernels that it alone runs: the other runs do not ask for
  * them, its own does. */
 enum { SLOW = 1, BOUNDS = 2, TIER_X = 4 };
@@ -433,6 +447,7 @@ static const struct {
     {"gdn_attention", operator, 0, ""},
     {"gdn_attention, chunked", operator_chunked, SLOW, "chunk_prepare chunk_scan"},
     {"experts", experts, 0, ""},
+    {"the largest of rows", largest, 0, ""},
     {"embed, packed", embed_x, TIER_X, ""},
     {"products of tier X", products_x, TIER_X, ""},
     {"products of tier X, packed rows", products_x_block, TIER_X, ""},
