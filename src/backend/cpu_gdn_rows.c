@@ -4,7 +4,7 @@
 #include "../base/half.h"
 #include "cpu_gdn_stage.h"
 
-enum { AHEAD = 8, LINE = 64 }; /* tokens of the first tile that are fetched before their turn */
+enum { AHEAD = 8, LINE = 64, Z = 3 }; /* tokens between asking and reading; a part of GDN_FETCH */
 
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t) {
     if (t == GDN_F32) memcpy(to, from, (size_t)n * sizeof *to);
@@ -108,18 +108,22 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
         const char *p = cpu_at(j->qkvz, row);
         for (int s = part == 1 ? 0 : v; s < v + part - 1; s++)
             fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
-    } else if (part == 3 && j->qkvz != NULL) {
+    } else if (part == Z && j->qkvz != NULL) {
         fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
     } else if (part == 4 && j->qkvz != NULL) {
         fetch_values(k, j->z, row, true);
     }
 }
 
-/* Most tokens are fetched while the delta rule works on those before; the first stage alone has no
- * such time. */
-static void fetch_first(const cpu_gdn_task *k, int64_t i) {
-    if (((k->from == 0 && !k->fetched) || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
-        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, k->from + i + AHEAD, part);
+/* The recurrent rule has most tokens fetched while it works on those before, which chunks do not.
+ * The convolution reads so many rows at a time that asking would take longer. */
+static void fetch_ahead(const cpu_gdn_task *k, int64_t i) {
+    const int64_t at = k->from + i + AHEAD;
+    const bool chunks = cpu_gdn_in_chunks(k);
+    if (at >= k->m->n) return;
+    if ((k->from == 0 && !k->fetched) || k->j->core == NULL || (chunks && k->j->qkvz == NULL))
+        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, at, part);
+    else if (chunks) cpu_gdn_fetch(k, at, Z);
 }
 
 void cpu_gdn_rows_in(const cpu_gdn_task *k) {
@@ -129,7 +133,7 @@ void cpu_gdn_rows_in(const cpu_gdn_task *k) {
     const int n_span = cpu_gdn_reads_rows(k) ? 0 : k->n_span;
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t row = cpu_gdn_row(k->m, k->from + i);
-        fetch_first(k, i);
+        fetch_ahead(k, i);
         const char *p = cpu_at(j->qkvz, row);
         for (int s = 0; s < n_span; s++)
             cpu_gdn_load(j, k->t->x + i * j->ld + k->span[s].x, p + k->span[s].src * bytes,
@@ -181,7 +185,7 @@ void cpu_gdn_between_in(const cpu_gdn_task *k) {
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t from = k->m->token + k->from + i;
         float *y = k->t->y + i * j->ld;
-        fetch_first(k, i);
+        fetch_ahead(k, i);
         cpu_gdn_load(j, y, cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk, j->act);
         cpu_gdn_load(j, y + j->dk, cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk, j->act);
         for (int64_t c = k->c0, n; c < k->c1; c += n) {

@@ -65,6 +65,7 @@ typedef struct {
     float *b, *a;     /* [PART_BLOCKS][TILE]: of the heads in the part                     */
     float *S;         /* [max_c][dk]                                                       */
     float *chunk;     /* of the chunked form                                               */
+    float *held;      /* the same: the states between chunks                               */
 } cpu_gdn_tile;
 
 /* A run of channels: at `x` in a tile's row, `channel` in the convolution's order, `src` in a row
@@ -96,6 +97,11 @@ static inline int64_t cpu_gdn_row(const cpu_gdn_member *m, int64_t i) {
 
 /* Fill in a task's spans. */
 void cpu_gdn_spans(cpu_gdn_task *k);
+/* Shorter sequences gain nothing from chunks. */
+static inline bool cpu_gdn_in_chunks(const cpu_gdn_task *k) {
+    enum { FROM = 16 };
+    return k->j->form == GDN_FORM_CHUNKED && k->m->column == NULL && k->m->n >= FROM;
+}
 /* The convolution reads qkvz itself; the delta rule writes core itself. */
 static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
     return k->in_row && k->j->act != GDN_F16;
