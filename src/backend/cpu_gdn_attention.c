@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../base/arena.h"
+#include "../base/stream.h"
 #include "cpu_gdn_stage.h"
 
 /* --- tasks ------------------------------------------------------------------------------- */
@@ -120,6 +121,7 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread) {
         run_task(&k);
         k = next;
     }
+    gdn_stream_done();
 }
 
 static void lines(void *arg, int64_t begin, int64_t end, int thread) {
@@ -169,10 +171,15 @@ static int64_t part_cost(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t 
     return rows + m->n * c * j->dk / 25 + c * j->dk / 2 + 1;
 }
 
+enum { STREAM_FROM = 8 << 20 }; /* bytes of z, a quarter of what goes in and out with it */
+
 /* Key heads are cut into parts where a thread would have less than one of them. */
 static void plan(cpu_gdn_job *j) {
     const int64_t c = j->r * j->dv, least = (j->blocks + GDN_PART_BLOCKS - 1) / GDN_PART_BLOCKS;
     double all = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < j->n_member; i++) n += j->m[i].n;
+    j->stream = n * j->nv * j->dv * gdn_type_bytes(j->act) > STREAM_FROM;
     for (int64_t i = 0; i < j->n_member; i++)
         all += (double)part_cost(j, j->m + i, c) * (double)j->nk;
     const double most = all / (2.0 * j->d->n_thread);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "../base/half.h"
+#include "../base/stream.h"
 #include "cpu_gdn_stage.h"
 
 enum { AHEAD = 8, LINE = 64, Z = 3 }; /* tokens between asking and reading; a part of GDN_FETCH */
@@ -43,7 +44,7 @@ void cpu_gdn_spans(cpu_gdn_task *k) {
 
 /* Values of the part in a row [heads][dv] whose heads may lie apart; from is in the tensor's type,
  * or f32 when the tensor is another, or NULL for zeros. */
-typedef enum { AS_IT_IS, FROM_F32, ZEROS } how;
+typedef enum { AS_IT_IS, STREAMED, FROM_F32, ZEROS } how;
 static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, const void *from,
                        how h) {
     const cpu_gdn_job *j = k->j;
@@ -55,6 +56,8 @@ static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, 
         if (h == ZEROS) memset(to, 0, (size_t)(n * bytes));
         else if (h == AS_IT_IS)
             memcpy(to, (const char *)from + (c - k->c0) * bytes, (size_t)(n * bytes));
+        else if (h == STREAMED)
+            gdn_stream_copy(to, (const char *)from + (c - k->c0) * bytes, n * bytes);
         else cpu_gdn_store(j, to, (const float *)from + (c - k->c0), n, t->type);
     }
 }
@@ -97,7 +100,7 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     const int64_t bytes = gdn_type_bytes(j->act);
     const int64_t row = cpu_gdn_row(k->m, i), from = k->m->token + i;
     if (part == 0) {
-        if (j->core != NULL) fetch_values(k, j->core, row, true);
+        if (j->core != NULL && !j->stream) fetch_values(k, j->core, row, true);
     } else if (part == 1 && j->qkvz == NULL) {
         fetch(cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk * bytes);
         fetch(cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk * bytes);
@@ -110,7 +113,7 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
             fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
     } else if (part == Z && j->qkvz != NULL) {
         fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
-    } else if (part == 4 && j->qkvz != NULL) {
+    } else if (part == 4 && j->qkvz != NULL && !j->stream) {
         fetch_values(k, j->z, row, true);
     }
 }
@@ -138,7 +141,7 @@ void cpu_gdn_rows_in(const cpu_gdn_task *k) {
         for (int s = 0; s < n_span; s++)
             cpu_gdn_load(j, k->t->x + i * j->ld + k->span[s].x, p + k->span[s].src * bytes,
                          k->span[s].n, t);
-        put_values(k, j->z, row, p + z * bytes, AS_IT_IS);
+        put_values(k, j->z, row, p + z * bytes, j->stream ? STREAMED : AS_IT_IS);
     }
 }
 
@@ -217,9 +220,15 @@ void cpu_gdn_gates_in(const cpu_gdn_task *k) {
 /* --- rows out ---------------------------------------------------------------------------- */
 
 void cpu_gdn_core_out(const cpu_gdn_task *k) {
-    for (int64_t i = 0; i < k->n; i++)
-        put_values(k, k->j->core, cpu_gdn_row(k->m, k->from + i), k->t->x + i * k->j->max_c,
-                   FROM_F32);
+    const cpu_gdn_job *j = k->j;
+    for (int64_t i = 0; i < k->n; i++) {
+        const int64_t row = cpu_gdn_row(k->m, k->from + i);
+        const float *o = k->t->x + i * j->max_c;
+        float *narrow = k->t->y; /* what it held is used up */
+        if (j->stream) cpu_gdn_store(j, narrow, o, k->c1 - k->c0, j->core->type);
+        if (j->stream) put_values(k, j->core, row, narrow, STREAMED);
+        else put_values(k, j->core, row, o, FROM_F32);
+    }
 }
 
 void cpu_gdn_zeros(const cpu_gdn_task *k) {

@@ -45,6 +45,7 @@ typedef struct {
     const gdn_tensor *core, *ssm_state, *A_log, *dt_bias;
     const gdn_tensor *q, *k, *v, *b, *a; /* between the stages; NULL when both are here    */
     bool    reorder, ds;
+    bool    stream;        /* z and core are more than the caches hold                     */
     int32_t null_slot;
     gdn_delta_form form;
 
@@ -102,12 +103,13 @@ static inline bool cpu_gdn_in_chunks(const cpu_gdn_task *k) {
     enum { FROM = 16 };
     return k->j->form == GDN_FORM_CHUNKED && k->m->column == NULL && k->m->n >= FROM;
 }
-/* The convolution reads qkvz itself; the delta rule writes core itself. */
+/* The convolution reads qkvz itself; the delta rule writes core itself, unless core goes past the
+ * caches. */
 static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
     return k->in_row && k->j->act != GDN_F16;
 }
 static inline bool cpu_gdn_writes_rows(const cpu_gdn_task *k) {
-    return k->in_row && k->j->act == GDN_F32;
+    return k->in_row && k->j->act == GDN_F32 && !k->j->stream;
 }
 /* Elements of any type to f32 and back. */
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t);
