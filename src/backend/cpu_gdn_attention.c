@@ -3,20 +3,26 @@
 #include <string.h>
 
 #include "../base/arena.h"
+#include "../base/stream.h"
 #include "cpu_gdn_stage.h"
 
 /* --- tasks ------------------------------------------------------------------------------- */
 
 static cpu_gdn_tile tile_of(const cpu_gdn_job *j, int thread, uint64_t *bytes) {
     const uint64_t tile = GDN_TILE * (uint64_t)j->ld, heads = GDN_PART_BLOCKS * GDN_TILE;
-    const uint64_t chunk = j->core != NULL && j->form == GDN_FORM_CHUNKED
-                               ? gdn_delta_chunk_work((int32_t)j->dk, (int32_t)j->max_c) + 3
-                               : 0;
+    const int32_t dk = (int32_t)j->dk, rows = (int32_t)j->max_c;
+    uint64_t chunk = 0, held = 0;
+    if (j->core != NULL && j->form == GDN_FORM_CHUNKED) {
+        chunk = gdn_delta_chunk_work(dk, rows) + 3;
+        /* Each head begins anew. */
+        held = gdn_delta_chunk_held(dk, rows) +
+               (uint64_t)(j->max_c / j->dv + 2) * gdn_delta_chunk_held(dk, 1);
+    }
     const uint64_t n[] = {tile, tile, j->W > 0 ? (uint64_t)(j->W - 1) * (uint64_t)j->ld : 0,
                           heads, heads,
-                          j->core != NULL ? (uint64_t)(j->max_c * j->dk) : 0, chunk / 4};
+                          j->core != NULL ? (uint64_t)(j->max_c * j->dk) : 0, chunk / 4, held / 4};
     cpu_gdn_tile t;
-    float **const p[] = {&t.x, &t.y, &t.hist, &t.b, &t.a, &t.S, &t.chunk};
+    float **const p[] = {&t.x, &t.y, &t.hist, &t.b, &t.a, &t.S, &t.chunk, &t.held};
     char *base = j->tile != NULL ? j->tile + (uint64_t)thread * j->tile_bytes : NULL;
     uint64_t at = 0;
     for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
@@ -108,12 +114,14 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread) {
         cpu_gdn_task next = k;
         if (i + 1 < last) {
             next = task_at(j, i + 1, &member, &t);
-            next.fetched = !k.m->none && k.m->column == NULL && k.m->n <= GDN_TILE && j->core != NULL;
+            next.fetched = !k.m->none && k.m->column == NULL && k.m->n <= GDN_TILE &&
+                           j->core != NULL && !cpu_gdn_in_chunks(&k);
             k.next = &next;
         }
         run_task(&k);
         k = next;
     }
+    gdn_stream_done();
 }
 
 static void lines(void *arg, int64_t begin, int64_t end, int thread) {
@@ -163,10 +171,15 @@ static int64_t part_cost(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t 
     return rows + m->n * c * j->dk / 25 + c * j->dk / 2 + 1;
 }
 
+enum { STREAM_FROM = 8 << 20 }; /* bytes of z, a quarter of what goes in and out with it */
+
 /* Key heads are cut into parts where a thread would have less than one of them. */
 static void plan(cpu_gdn_job *j) {
     const int64_t c = j->r * j->dv, least = (j->blocks + GDN_PART_BLOCKS - 1) / GDN_PART_BLOCKS;
     double all = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < j->n_member; i++) n += j->m[i].n;
+    j->stream = n * j->nv * j->dv * gdn_type_bytes(j->act) > STREAM_FROM;
     for (int64_t i = 0; i < j->n_member; i++)
         all += (double)part_cost(j, j->m + i, c) * (double)j->nk;
     const double most = all / (2.0 * j->d->n_thread);

@@ -3,14 +3,7 @@
 
 #include "cpu_gdn_stage.h"
 
-enum {
-    STEP = 2,         /* tokens of 32 rows after which the recurrent kernel calls aside     */
-    CHUNKED_FROM = 16 /* tokens: shorter sequences gain nothing from chunks                */
-};
-
-static bool in_chunks(const cpu_gdn_task *k) {
-    return k->j->form == GDN_FORM_CHUNKED && k->m->column == NULL && k->m->n >= CHUNKED_FROM;
-}
+enum { STEP = 2 }; /* tokens of 32 rows after which the recurrent kernel calls aside */
 
 /* Query and key to their norms, b and a to write strength and decay (chunks: its logarithm), in
  * place.  Tokens lie in the lanes that the kernel has for heads. */
@@ -20,7 +13,7 @@ static void gates(const cpu_gdn_task *k, int64_t n_head, int64_t h0) {
                              .k = k->t->y + j->dk,
                              .qk_stride = j->ld,
                              .n_tok = (int32_t)k->n,
-                             .hk = in_chunks(k) ? 0 : 1, /* chunks take them as they are */
+                             .hk = cpu_gdn_in_chunks(k) ? 0 : 1, /* chunks take them as they are */
                              .dk = (int32_t)j->dk};
     j->d->kern.delta_prep(&p);
     for (int64_t h = 0; h < n_head; h++) {
@@ -30,9 +23,9 @@ static void gates(const cpu_gdn_task *k, int64_t n_head, int64_t h0) {
             dt[i] = j->dt[h0 + h];
         }
         float *b = k->t->b + h * GDN_TILE, *a = k->t->a + h * GDN_TILE;
-        gdn_delta_prep_args q = {.alpha = in_chunks(k) ? alpha : a,
+        gdn_delta_prep_args q = {.alpha = cpu_gdn_in_chunks(k) ? alpha : a,
                                  .beta = b,
-                                 .g = in_chunks(k) ? a : NULL,
+                                 .g = cpu_gdn_in_chunks(k) ? a : NULL,
                                  .b = b,
                                  .a = a,
                                  .A_log = A,
@@ -116,9 +109,10 @@ static void fetch_some(void *arg) {
 }
 
 /* n tokens from i on of the tile, which are a chunk; same: another head has just had them. */
-static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n, bool same,
-                  ahead *f) {
+static void chunk(const cpu_gdn_task *k, gdn_delta_args a, float *held, int64_t i, int64_t n,
+                  bool same) {
     gdn_delta_chunk_args c = {.S = a.S,
+                              .held = held,
                               .work = k->t->chunk,
                               .o_stride = a.o_stride,
                               .q_stride = a.q_stride,
@@ -131,9 +125,9 @@ static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n,
                               .v1 = a.v1,
                               .bf16 = k->j->act == GDN_BF16,
                               .raw = true,
-                              .same = same,
-                              .aside = f->n > 0 ? fetch_some : NULL,
-                              .aside_arg = f};
+                              .first = k->from + i == 0,
+                              .last = k->from + i + n == k->m->n,
+                              .same = same};
     c.n_tok = (int32_t)n;
     c.o = a.o + i * a.o_stride;
     c.q = a.q + i * a.q_stride;
@@ -150,7 +144,7 @@ static void chunk(const cpu_gdn_task *k, gdn_delta_args a, int64_t i, int64_t n,
 static float *state_at(const cpu_gdn_task *k, int64_t c) {
     if (k->j->ssm_state->type == GDN_F32) return state_rows(k, k->m->slot, c);
     const bool all = k->from == 0 && k->n == k->m->n;
-    return all && !in_chunks(k) ? k->t->S : k->t->S + (c - k->c0) * k->j->dk;
+    return all && !cpu_gdn_in_chunks(k) ? k->t->S : k->t->S + (c - k->c0) * k->j->dk;
 }
 static float *state_in(const cpu_gdn_task *k, int64_t c, int64_t n) {
     const cpu_gdn_job *j = k->j;
@@ -209,20 +203,19 @@ static int64_t within_head(const cpu_gdn_task *k, int64_t c, int64_t most) {
 }
 
 /* All heads of the part take a chunk in turn, because what depends on its keys and queries serves
- * them all; tiles end where chunks do. */
-static void chunked(const cpu_gdn_task *k, ahead *f) {
-    const int64_t dv = k->j->dv;
-    for (int64_t c = k->c0, n; c < k->c1; c += n) {
-        n = within_head(k, c, dv);
-        f->steps += (k->n + GDN_DELTA_CHUNK - 1) / GDN_DELTA_CHUNK * ((n + 15) / 16 * 3);
-    }
+ * them all; tiles end where chunks do.  The next tile's rows are not asked for: the convolution
+ * reads so many at a time that it waits less than asking takes. */
+static void chunked(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
     for (int64_t i = 0, n_tok; i < k->n; i += n_tok) {
+        float *held = k->t->held;
         n_tok = k->n - i < GDN_DELTA_CHUNK ? k->n - i : GDN_DELTA_CHUNK;
         for (int64_t c = k->c0, n; c < k->c1; c += n) {
-            n = within_head(k, c, dv);
+            n = within_head(k, c, j->dv);
             float *S = i == 0 ? state_in(k, c, n) : state_at(k, c);
-            chunk(k, kernel_args(k, c, n, S), i, n_tok, c > k->c0, f);
+            chunk(k, kernel_args(k, c, n, S), held, i, n_tok, c > k->c0);
             if (i + n_tok == k->n) state_out(k, c, n, S);
+            held += gdn_delta_chunk_held((int32_t)j->dk, (int32_t)n) / sizeof *held;
         }
     }
 }
@@ -231,11 +224,11 @@ void cpu_gdn_delta(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const int64_t h0 = k->c0 / j->dv;
     gates(k, (k->c1 - 1) / j->dv - h0 + 1, k->g * j->r + h0);
-    ahead f = what_follows(k);
-    if (in_chunks(k)) {
-        chunked(k, &f);
+    if (cpu_gdn_in_chunks(k)) {
+        chunked(k);
         return;
     }
+    ahead f = what_follows(k);
     /* A block of the state stays in the first cache while it is copied; the kernel does not fetch
      * between few tokens, but its caller between blocks. */
     const bool few = k->n < STEP, cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL;

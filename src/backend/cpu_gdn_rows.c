@@ -2,9 +2,10 @@
 #include <string.h>
 
 #include "../base/half.h"
+#include "../base/stream.h"
 #include "cpu_gdn_stage.h"
 
-enum { AHEAD = 8, LINE = 64 }; /* tokens of the first tile that are fetched before their turn */
+enum { AHEAD = 8, LINE = 64, Z = 3 }; /* tokens between asking and reading; a part of GDN_FETCH */
 
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t) {
     if (t == GDN_F32) memcpy(to, from, (size_t)n * sizeof *to);
@@ -43,7 +44,7 @@ void cpu_gdn_spans(cpu_gdn_task *k) {
 
 /* Values of the part in a row [heads][dv] whose heads may lie apart; from is in the tensor's type,
  * or f32 when the tensor is another, or NULL for zeros. */
-typedef enum { AS_IT_IS, FROM_F32, ZEROS } how;
+typedef enum { AS_IT_IS, STREAMED, FROM_F32, ZEROS } how;
 static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, const void *from,
                        how h) {
     const cpu_gdn_job *j = k->j;
@@ -55,6 +56,8 @@ static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, 
         if (h == ZEROS) memset(to, 0, (size_t)(n * bytes));
         else if (h == AS_IT_IS)
             memcpy(to, (const char *)from + (c - k->c0) * bytes, (size_t)(n * bytes));
+        else if (h == STREAMED)
+            gdn_stream_copy(to, (const char *)from + (c - k->c0) * bytes, n * bytes);
         else cpu_gdn_store(j, to, (const float *)from + (c - k->c0), n, t->type);
     }
 }
@@ -97,7 +100,7 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     const int64_t bytes = gdn_type_bytes(j->act);
     const int64_t row = cpu_gdn_row(k->m, i), from = k->m->token + i;
     if (part == 0) {
-        if (j->core != NULL) fetch_values(k, j->core, row, true);
+        if (j->core != NULL && !j->stream) fetch_values(k, j->core, row, true);
     } else if (part == 1 && j->qkvz == NULL) {
         fetch(cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk * bytes);
         fetch(cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk * bytes);
@@ -108,18 +111,22 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
         const char *p = cpu_at(j->qkvz, row);
         for (int s = part == 1 ? 0 : v; s < v + part - 1; s++)
             fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
-    } else if (part == 3 && j->qkvz != NULL) {
+    } else if (part == Z && j->qkvz != NULL) {
         fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
-    } else if (part == 4 && j->qkvz != NULL) {
+    } else if (part == 4 && j->qkvz != NULL && !j->stream) {
         fetch_values(k, j->z, row, true);
     }
 }
 
-/* Most tokens are fetched while the delta rule works on those before; the first stage alone has no
- * such time. */
-static void fetch_first(const cpu_gdn_task *k, int64_t i) {
-    if (((k->from == 0 && !k->fetched) || k->j->core == NULL) && k->from + i + AHEAD < k->m->n)
-        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, k->from + i + AHEAD, part);
+/* The recurrent rule has most tokens fetched while it works on those before, which chunks do not.
+ * The convolution reads so many rows at a time that asking would take longer. */
+static void fetch_ahead(const cpu_gdn_task *k, int64_t i) {
+    const int64_t at = k->from + i + AHEAD;
+    const bool chunks = cpu_gdn_in_chunks(k);
+    if (at >= k->m->n) return;
+    if ((k->from == 0 && !k->fetched) || k->j->core == NULL || (chunks && k->j->qkvz == NULL))
+        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, at, part);
+    else if (chunks) cpu_gdn_fetch(k, at, Z);
 }
 
 void cpu_gdn_rows_in(const cpu_gdn_task *k) {
@@ -129,12 +136,12 @@ void cpu_gdn_rows_in(const cpu_gdn_task *k) {
     const int n_span = cpu_gdn_reads_rows(k) ? 0 : k->n_span;
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t row = cpu_gdn_row(k->m, k->from + i);
-        fetch_first(k, i);
+        fetch_ahead(k, i);
         const char *p = cpu_at(j->qkvz, row);
         for (int s = 0; s < n_span; s++)
             cpu_gdn_load(j, k->t->x + i * j->ld + k->span[s].x, p + k->span[s].src * bytes,
                          k->span[s].n, t);
-        put_values(k, j->z, row, p + z * bytes, AS_IT_IS);
+        put_values(k, j->z, row, p + z * bytes, j->stream ? STREAMED : AS_IT_IS);
     }
 }
 
@@ -181,7 +188,7 @@ void cpu_gdn_between_in(const cpu_gdn_task *k) {
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t from = k->m->token + k->from + i;
         float *y = k->t->y + i * j->ld;
-        fetch_first(k, i);
+        fetch_ahead(k, i);
         cpu_gdn_load(j, y, cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk, j->act);
         cpu_gdn_load(j, y + j->dk, cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk, j->act);
         for (int64_t c = k->c0, n; c < k->c1; c += n) {
@@ -213,9 +220,15 @@ void cpu_gdn_gates_in(const cpu_gdn_task *k) {
 /* --- rows out ---------------------------------------------------------------------------- */
 
 void cpu_gdn_core_out(const cpu_gdn_task *k) {
-    for (int64_t i = 0; i < k->n; i++)
-        put_values(k, k->j->core, cpu_gdn_row(k->m, k->from + i), k->t->x + i * k->j->max_c,
-                   FROM_F32);
+    const cpu_gdn_job *j = k->j;
+    for (int64_t i = 0; i < k->n; i++) {
+        const int64_t row = cpu_gdn_row(k->m, k->from + i);
+        const float *o = k->t->x + i * j->max_c;
+        float *narrow = k->t->y; /* what it held is used up */
+        if (j->stream) cpu_gdn_store(j, narrow, o, k->c1 - k->c0, j->core->type);
+        if (j->stream) put_values(k, j->core, row, narrow, STREAMED);
+        else put_values(k, j->core, row, o, FROM_F32);
+    }
 }
 
 void cpu_gdn_zeros(const cpu_gdn_task *k) {

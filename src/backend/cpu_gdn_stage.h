@@ -45,6 +45,7 @@ typedef struct {
     const gdn_tensor *core, *ssm_state, *A_log, *dt_bias;
     const gdn_tensor *q, *k, *v, *b, *a; /* between the stages; NULL when both are here    */
     bool    reorder, ds;
+    bool    stream;        /* z and core are more than the caches hold                     */
     int32_t null_slot;
     gdn_delta_form form;
 
@@ -65,6 +66,7 @@ typedef struct {
     float *b, *a;     /* [PART_BLOCKS][TILE]: of the heads in the part                     */
     float *S;         /* [max_c][dk]                                                       */
     float *chunk;     /* of the chunked form                                               */
+    float *held;      /* the same: the states between chunks                               */
 } cpu_gdn_tile;
 
 /* A run of channels: at `x` in a tile's row, `channel` in the convolution's order, `src` in a row
@@ -96,12 +98,18 @@ static inline int64_t cpu_gdn_row(const cpu_gdn_member *m, int64_t i) {
 
 /* Fill in a task's spans. */
 void cpu_gdn_spans(cpu_gdn_task *k);
-/* The convolution reads qkvz itself; the delta rule writes core itself. */
+/* Shorter sequences gain nothing from chunks. */
+static inline bool cpu_gdn_in_chunks(const cpu_gdn_task *k) {
+    enum { FROM = 16 };
+    return k->j->form == GDN_FORM_CHUNKED && k->m->column == NULL && k->m->n >= FROM;
+}
+/* The convolution reads qkvz itself; the delta rule writes core itself, unless core goes past the
+ * caches. */
 static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
     return k->in_row && k->j->act != GDN_F16;
 }
 static inline bool cpu_gdn_writes_rows(const cpu_gdn_task *k) {
-    return k->in_row && k->j->act == GDN_F32;
+    return k->in_row && k->j->act == GDN_F32 && !k->j->stream;
 }
 /* Elements of any type to f32 and back. */
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t);

@@ -91,13 +91,16 @@ static void check_definitions(check *c, const gdn_delta_chunk_args *a, const flo
             break;
 }
 
-/* Rows in other calls, and tokens in calls of whole chunks: not a bit may change.  (The reference
- * keeps its state in double while a call lasts.) */
+/* Rows in other calls, and tokens in calls of whole chunks, with the state held between them or in
+ * S every time: not a bit may change.  (The reference keeps its state in double while a call
+ * lasts.) */
 static void check_cuts(check *c, const job *whole, const float *S_before, float *S, float *o,
                        size_t nS, size_t no) {
-    static const int32_t cut[][2] = {{10000, 1}, {10000, 7}, {32, 1000}, {96, 19}};
+    static const int32_t cut[][2] = {{10000, 1}, {10000, 7}, {32, 1000}, {96, 19}, {64, 8}};
     const gdn_delta_chunk_args *w = &whole->a;
-    for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+    for (size_t n = 0; n < 2 * (sizeof cut / sizeof *cut); n++) {
+        const size_t i = n / 2;
+        const bool hold = n % 2 != 0;
         job j = *whole;
         if (j.fn == gdn_delta_chunk_ref && cut[i][0] < w->n_tok) continue;
         memcpy(S, S_before, nS * sizeof *S);
@@ -111,11 +114,12 @@ static void check_cuts(check *c, const job *whole, const float *S_before, float 
                 j.a.o = o + t * w->o_stride, j.a.q = w->q + t * w->q_stride;
                 j.a.k = w->k + t * w->k_stride, j.a.v = w->v + t * w->v_stride;
                 j.a.g = w->g + t * w->gate_stride, j.a.beta = w->beta + t * w->gate_stride;
+                j.a.first = t == 0 || !hold, j.a.last = t + j.a.n_tok == w->n_tok || !hold;
                 run(&j);
             }
         }
-        check_bits(c, "o when cut", w->o, o, no, sizeof *o);
-        check_bits(c, "S when cut", w->S, S, nS, sizeof *S);
+        check_bits(c, hold ? "o when cut, held" : "o when cut", w->o, o, no, sizeof *o);
+        check_bits(c, hold ? "S when cut, held" : "S when cut", w->S, S, nS, sizeof *S);
     }
 }
 
@@ -154,7 +158,7 @@ static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t d
                      bf16 ? "bf16" : "f32", n_tok, dk, dv, v0, v1, kind_name[what]))
         return;
     gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v0 = v0, .v1 = v1,
-                              .bf16 = bf16};
+                              .bf16 = bf16, .first = true, .last = true};
     a.o_stride = dv + 5, a.q_stride = dk + 3, a.k_stride = dk + 1, a.v_stride = dv + 2;
     a.gate_stride = 3;
     const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * a.o_stride;
@@ -174,7 +178,9 @@ static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t d
     check_fill(S_before, nS, -0.3f, 0.3f);
     memcpy(S0, S_before, nS * sizeof *S0);
     memcpy(S1, S_before, nS * sizeof *S1);
+    uint8_t *held = check_bytes(c, "held", to_line + gdn_delta_chunk_held(dk, v1 - v0));
     a.q = x.q, a.k = x.k, a.v = x.v, a.g = x.g, a.beta = x.beta, a.work = work + to_line;
+    a.held = (float *)(void *)(held + to_line);
 
     job j = {.fn = fn, .a = a};
     j.a.S = S1, j.a.o = o1;
@@ -229,6 +235,9 @@ static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
                    .g = g,
                    .beta = beta,
                    .work = check_bytes(c, "work", gdn_delta_chunk_work(D, rows)),
+                   .held = check_bytes(c, "held", gdn_delta_chunk_held(D, rows)),
+                   .first = true,
+                   .last = true,
                    .o_stride = HV * D,
                    .q_stride = ROW,
                    .k_stride = ROW,

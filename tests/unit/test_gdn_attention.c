@@ -189,6 +189,59 @@ static void test_long(void **state) {
     }
 }
 
+/* A tensor's numbers become bf16 where they lie. */
+static void narrow(call *c, gdn_tensor *t, float *p) {
+    const int64_t *s = t->shape;
+    int64_t n = 1;
+    for (int32_t i = 0; i < t->ndim; i++) n *= s[i];
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t h = gdn_f32_to_bf16(p[i]);
+        memcpy((char *)p + 2 * i, &h, sizeof h);
+    }
+    unwrap(t);
+    *t = wrap(c, p, GDN_BF16, t->ndim, s[0], s[1], s[2], s[3]);
+}
+
+/* The first of `off` floats more than are needed lies before the rows. */
+static void move(call *c, gdn_tensor *t, float **p, int64_t off) {
+    free(*p);
+    *p = numbers(c->P * NV * DV + off, 7, 7);
+    unwrap(t);
+    *t = wrap(c, *p + off, GDN_F32, 3, c->P, NV, DV, 0);
+}
+
+static call make_many(gdn_type act, gdn_delta_form form, int32_t n, int64_t off) {
+    call c = make("cpu:2", 10, n, 1, &n);
+    c.a.form = form;
+    move(&c, &c.a.core, &c.core, off), move(&c, &c.a.z, &c.z, off);
+    if (act == GDN_F32) return c;
+    narrow(&c, &c.a.core, c.core + off), narrow(&c, &c.a.z, c.z + off);
+    narrow(&c, &c.a.qkvz, c.qkvz), narrow(&c, &c.a.ba, c.ba), narrow(&c, &c.a.conv_state, c.conv);
+    narrow(&c, &c.a.conv_weights, c.w), narrow(&c, &c.a.dt_bias, c.dt);
+    return c;
+}
+
+/* So many rows that z and core go past the caches, at addresses that suit it and at others: the
+ * same as in calls of fewer, which do not. */
+static void test_past_caches(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        const gdn_type act = i & 1 ? GDN_BF16 : GDN_F32;
+        const gdn_delta_form form = i & 2 ? GDN_FORM_CHUNKED : GDN_FORM_RECURRENT;
+        const int64_t off = i / 4, bytes = gdn_type_bytes(act) * NV * DV;
+        const int32_t n = (int32_t)((8 << 20) / bytes) + 77;
+        call a = make_many(act, form, n, off), b = make_many(act, form, n, 0);
+        run(&a);
+        run_cut(&b, n / 2 / 64 * 64);
+        assert_true(off == 0 || (a.core[0] == 7 && a.z[0] == 7));
+        memmove(a.core, a.core + off, (size_t)(n * NV * DV) * sizeof(float));
+        memmove(a.z, a.z + off, (size_t)(n * NV * DV) * sizeof(float));
+        same(&a, &b, "past the caches");
+        assert_memory_equal(a.z, (char *)a.qkvz + C * gdn_type_bytes(act), (size_t)bytes);
+        drop(&a), drop(&b);
+    }
+}
+
 /* A 16-bit state is rounded once, at the end of the call: the same as rounding an f32 one. */
 static void test_16_bit_state(void **state) {
     (void)state;
@@ -317,8 +370,9 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_length), cmocka_unit_test(test_long),
-        cmocka_unit_test(test_16_bit_state), cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_past_caches),  cmocka_unit_test(test_16_bit_state),
+        cmocka_unit_test(test_mixed),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,15 @@
 /* conv_body.h - the causal depthwise convolution over vf; lanes run over channels.
  *
- * A column of VF_N channels walks a tile of tokens with its last W inputs in registers.
- * Tiles are short, because rows lie far apart in memory: TILE rows at a time are read as
- * so many streams.  The window starts from the state, later from the rows before the
- * tile; what it holds after the last token is the new state. */
+ * A column of VF_N channels takes a tile of tokens, with the W - 1 inputs before it from the state
+ * or from the rows before.  Tiles are short, because rows lie far apart in memory: TILE rows at a
+ * time are read as so many streams.  Columns whose inputs share lines of memory are read together:
+ * rows that lie a multiple of 4 KiB apart share their places in the first cache, where a tile and
+ * its past would not stay until the next column.  The last W - 1 inputs are the new state. */
 enum {
-    TILE = 8,    /* at least W - 1: a tile's past lies in the state or in x alone    */
-    ABREAST = 8, /* tokens whose activations settle side by side                     */
+    TILE = 8,         /* at least W - 1: a tile's past lies in the state or in x alone */
+    ABREAST = 8,      /* tokens whose activations settle side by side                  */
+    COLS = 32 / VF_N, /* columns that are read together: a line of bf16                */
+    MOST_W = 8
 };
 
 /* What is bf16 in a call: constants where it matters. */
@@ -29,44 +32,52 @@ INLINE vf input_get(const gdn_conv_args *a, int64_t t, int64_t c, bf16_of b, int
     return b.state ? vf_round_bf16(u) : u;
 }
 
-/* n_tok tokens from t on; u holds the W - 1 inputs before them, then those before the next. */
-INLINE void tokens(const gdn_conv_args *a, int64_t t, int n_tok, int64_t c, int W, const vf *w,
-                   vf bias, vf *u, bf16_of b, int n) {
+/* n_tok tokens from t on; u holds their inputs after the W - 1 before them. */
+INLINE void tokens(const gdn_conv_args *a, int64_t t, int n_tok, int64_t c, int W, const vf *u,
+                   bf16_of b, int n) {
     vf s[ABREAST];
-    for (int i = 0; i < n_tok; i++) {
-        u[W - 1 + i] = input_get(a, t + i, c, b, n);
-        s[i] = bias;
+    const vf bias = a->bias != NULL ? vf_get(a->bias + c, n) : vf_zero();
+    for (int i = 0; i < n_tok; i++) s[i] = bias;
+    for (int j = 0; j < W; j++) {
+        const vf w = vf_get(a->w + (int64_t)j * a->C + c, n);
+        for (int i = 0; i < n_tok; i++) s[i] = vf_fma(w, u[i + j], s[i]);
     }
-    for (int j = 0; j < W; j++)
-        for (int i = 0; i < n_tok; i++) s[i] = vf_fma(w[j], u[i + j], s[i]);
     vf_silu_each(s, n_tok);
     for (int i = 0; i < n_tok; i++)
         vf_put(a->y + (t + i) * a->y_stride + c, b.y ? vf_round_bf16(s[i]) : s[i], n);
-    for (int j = 0; j < W - 1; j++) u[j] = u[j + n_tok];
 }
 
-INLINE void column(const gdn_conv_args *a, int64_t t0, int64_t t1, int64_t c, int W, bf16_of b,
-                   int n) {
-    vf w[8], u[8 + ABREAST];
-    const vf bias = a->bias != NULL ? vf_get(a->bias + c, n) : vf_zero();
-    for (int j = 0; j < W; j++) w[j] = vf_get(a->w + (int64_t)j * a->C + c, n);
-    for (int j = 0; j < W - 1; j++)
-        u[j] = t0 == 0 ? state_get(a, j * a->state_stride + c, b.state, n)
-                       : input_get(a, t0 - (W - 1) + j, c, b, n);
-    int64_t t = t0;
-    for (; t + ABREAST <= t1; t += ABREAST) tokens(a, t, ABREAST, c, W, w, bias, u, b, n);
-    for (; t < t1; t++) tokens(a, t, 1, c, W, w, bias, u, b, n);
-    if (t1 < a->n_tok) return;
-    for (int j = 0; j < W - 1; j++)
-        vf_put_as(a->state, b.state, j * a->state_stride + c, u[j], n);
+/* n_tok tokens from t on for cols columns from c on, each of n channels. */
+INLINE void column(const gdn_conv_args *a, int64_t t, int n_tok, int64_t c, int W, bf16_of b,
+                   int cols, int n) {
+    vf u[COLS][TILE + MOST_W - 1];
+    for (int i = 0; i < W - 1 + n_tok; i++)
+        for (int j = 0; j < cols; j++) {
+            const int64_t from = t + i - (W - 1), at = c + j * VF_N;
+            u[j][i] = from < 0 ? state_get(a, (t + i) * a->state_stride + at, b.state, n)
+                               : input_get(a, from, at, b, n);
+        }
+    for (int j = 0; j < cols; j++) {
+        int i = 0;
+        for (; i + ABREAST <= n_tok; i += ABREAST)
+            tokens(a, t + i, ABREAST, c + j * VF_N, W, u[j] + i, b, n);
+        for (; i < n_tok; i++) tokens(a, t + i, 1, c + j * VF_N, W, u[j] + i, b, n);
+    }
+    if (t + n_tok < a->n_tok) return;
+    for (int i = 0; i < W - 1; i++)
+        for (int j = 0; j < cols; j++)
+            vf_put_as(a->state, b.state, i * a->state_stride + c + j * VF_N, u[j][n_tok + i], n);
 }
 
 INLINE void columns(const gdn_conv_args *a, int W, bf16_of b) {
-    for (int64_t t0 = 0; t0 < a->n_tok; t0 += TILE) {
-        const int64_t t1 = t0 + TILE < a->n_tok ? t0 + TILE : a->n_tok;
+    for (int64_t t = 0; t < a->n_tok; t += TILE) {
+        const int n = a->n_tok - t < TILE ? (int)(a->n_tok - t) : TILE;
         int64_t c = a->c0;
-        for (; c + VF_N <= a->c1; c += VF_N) column(a, t0, t1, c, W, b, VF_N);
-        if (c < a->c1) column(a, t0, t1, c, W, b, (int)(a->c1 - c));
+        if (n == TILE)
+            for (; c + COLS * VF_N <= a->c1; c += COLS * VF_N)
+                column(a, t, TILE, c, W, b, COLS, VF_N);
+        for (; c + VF_N <= a->c1; c += VF_N) column(a, t, n, c, W, b, 1, VF_N);
+        if (c < a->c1) column(a, t, n, c, W, b, 1, (int)(a->c1 - c));
     }
 }
 

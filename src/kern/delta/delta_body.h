@@ -17,8 +17,10 @@ enum {
     GROUPS = 32 / VF_N, /* side by side: the sums of one settle while the others work */
     /* Prefetched, because the hardware follows neither tokens that lie a row of all heads
      * apart nor the four rows of a strip: a prompt of 512 gains a tenth, a single token
-     * whose states lie in memory takes half the time.  STATE_AHEAD counts floats; past the
-     * end of the state it meets the next head's or does nothing. */
+     * whose states lie in memory takes half the time.  The state is asked for in the order
+     * of memory, half of it in a call's first pass and half in its last: together a quarter
+     * faster than row beside row in the last.  STATE_AHEAD counts floats; past the end of
+     * the state it meets the next head's or does nothing. */
     TOKENS_AHEAD = 2,
     STATE_AHEAD = 4096,
     ASIDE = 2, /* tokens */
@@ -33,8 +35,17 @@ typedef struct {
     int dk;
 } strip;
 
+/* Ask for what lies ahead of the strip, as many lines as it has: the first `rows` of each two times
+ * as many in pass 0, the others in pass 1. */
+INLINE void prefetch_state(const strip *p, int rows, int i, int pass) {
+    if (i / LINE % 2 != pass || i % LINE != 0) return;
+    for (int r = 0; r < rows; r++)
+        __builtin_prefetch(p->S + rows * i + r * LINE + STATE_AHEAD, 0, 2);
+}
+
 /* n values of dk from i on: S k into m. */
 INLINE void dot_at(const strip *p, int rows, int i, int n, vf *m) {
+    prefetch_state(p, rows, i, 0);
     const vf k = vf_get(p->k + i, n);
     for (int r = 0; r < rows; r++)
         m[r] = vf_fma(vf_get(p->S + r * p->dk + i, n), k, m[r]);
@@ -52,9 +63,7 @@ INLINE void update_at(const strip *p, int rows, bool next, int i, int n, vf alph
                       const vf *d, vf *o, vf *m) {
     const vf k = vf_get(p->k + i, n), q = vf_get(p->q + i, n);
     const vf k_next = next ? vf_get(p->k_next + i, n) : vf_zero();
-    if (!next && i % LINE == 0) /* a call's last pass has the time for it */
-        for (int r = 0; r < rows; r++)
-            __builtin_prefetch(p->S + r * p->dk + i + STATE_AHEAD, 0, 2);
+    if (!next) prefetch_state(p, rows, i, 1);
     for (int r = 0; r < rows; r++) {
         float *S = p->S + r * p->dk + i;
         const vf s = vf_fma(d[r], k, vf_mul(alpha, vf_get(S, n)));

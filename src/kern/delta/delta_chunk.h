@@ -1,7 +1,8 @@
 /* delta_chunk.h - gated delta rule in chunks: contract shared by every variant.
  *
- * The equations of delta.h for CHUNK tokens at a time.  With G_i the sum of g within the chunk up
- * to and including token i, and S0 the state before it (rows of S are value channels):
+ * The equations of delta.h for a chunk of tokens at a time: GDN_DELTA_CHUNK of them, or a number
+ * that divides it.  With G_i the sum of g within the chunk up to and including token i, and S0 the
+ * state before it (rows of S are value channels):
  *
  *     A_ij = beta_i exp(G_i - G_j) (k_i . k_j)  for j < i,  1 on the diagonal;   T = A^-1
  *     U  = T (diag(beta) V - diag(beta exp(G)) K S0^T)
@@ -27,12 +28,14 @@ enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256 };
 /* n_tok tokens of one value head, rows v0 <= j < v1.  Strides in elements. */
 typedef struct {
     float       *S;     /* [dv][dk]              in/out: state, dk innermost            */
-    float       *o;     /* [n_tok] x o_stride, row of dv                out             */
+    float       *o;     /* [n_tok] x o_stride, row of dv                             out */
     const float *q;     /* [n_tok] x q_stride, row of dk    normalised, times dk^-0.5   */
     const float *k;     /* [n_tok] x k_stride, row of dk    normalised; raw: neither is */
     const float *v;     /* [n_tok] x v_stride, row of dv                                */
     const float *g;     /* [n_tok] x gate_stride   log decay, <= 0, may be -inf or -1e4 */
     const float *beta;  /* [n_tok] x gate_stride   write strength, 0..1                 */
+    float       *held;  /* gdn_delta_chunk_held() bytes, 64-aligned     the state between
+                         * calls, in the variant's own order                            */
     void        *work;  /* gdn_delta_chunk_work() bytes, 64-aligned     scratch         */
     int64_t o_stride, q_stride, k_stride, v_stride, gate_stride;
     int32_t n_tok;
@@ -40,15 +43,18 @@ typedef struct {
     int32_t v0, v1;
     bool    bf16;
     bool    raw;        /* q and k are still to be normalised, as gdn_delta_prep_args say */
+    bool    first, last; /* of the calls that carry a state on: the first takes it from S,
+                         * the last leaves it there; between them S may be out of date  */
     bool    same;       /* the last call with this work had these q and k, dk, bf16 and raw:
-                         * what depends on them alone is taken from there; n_tok <= CHUNK */
-    void  (*aside)(void *arg); /* as in delta.h, three times for 16 rows of a chunk      */
-    void   *aside_arg;
+                         * what depends on them alone is taken from there; both of at
+                         * most GDN_DELTA_CHUNK tokens                                  */
 } gdn_delta_chunk_args;
 typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
 
 /* Bytes of scratch for a call over rows v0 .. v1 - 1 of any head size up to dk. */
 uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows);
+/* Bytes of held, the same way; a multiple of 64. */
+uint64_t gdn_delta_chunk_held(int32_t dk, int32_t rows);
 
 gdn_delta_chunk_fn gdn_delta_chunk_ref, gdn_delta_chunk_avx2, gdn_delta_chunk_avx512;
 gdn_delta_chunk_fn gdn_delta_chunk_avx512bf16;

@@ -1,4 +1,4 @@
-/* delta_chunk_avx2.c - chunked delta rule, eight tokens a vector. */
+/* delta_chunk_avx2.c - chunked delta rule, eight rows of the state a vector. */
 #include "delta_chunk.h"
 
 #include <math.h>
@@ -7,9 +7,11 @@
 
 #include "../vec/vec_avx2.h"
 
-#include "delta_chunk_f32.h"
+enum { PANEL = 3 };
 
-enum { MM_ROWS = 3, TRI_ROWS = 2, SCORE_ROWS = 2 };
+/* 12 sums with 3 vectors and a number in 16 registers; 8 sums of a single vector, because a sum
+ * takes a term every four cycles and the core two. */
+static inline int tile_rows(int cols) { return cols == 1 ? 8 : 4; }
 
 INLINE void vf_transpose(vf *x) {
     vf t[8];

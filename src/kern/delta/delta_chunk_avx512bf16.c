@@ -7,7 +7,7 @@
 
 #include "../vec/vec_avx512.h"
 
-enum { PAIR = 2, MM_ROWS = 4, TRI_ROWS = 8, SCORE_ROWS = 8 };
+enum { MM_ROWS = 4, TRI_ROWS = 8, SCORE_ROWS = 8 };
 
 INLINE vf word_fma(vf a, vf b, vf c) {
     return _mm512_dpbf16_ps(c, (__m512bh)_mm512_castps_si512(a),
@@ -51,9 +51,9 @@ INLINE void pack_parts(float *x) {
 
 #include "delta_chunk_turn_avx512.h"
 
-#include "delta_chunk_body.h"
+#include "delta_chunk_pairs_body.h"
 
 void gdn_delta_chunk_avx512bf16(const gdn_delta_chunk_args *a) {
-    if (a->bf16) delta_chunk_body(a);
+    if (a->bf16) delta_chunk_pairs_body(a);
     else gdn_delta_chunk_avx512(a);
 }

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "delta_chunk_pairs_work.h"
 #include "delta_chunk_work.h"
 
 /* What takes a row to the norm root. */
@@ -44,10 +45,16 @@ void gdn_delta_chunk_ref(const gdn_delta_chunk_args *a) {
     for (int64_t row = a->v0; row < a->v1; row++) one_row(a, row);
 }
 
-/* The same for any number of rows: they pass in groups. */
+/* The same for any number of rows: they pass in groups, and in panels. */
 uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows) {
-    chunk_work w;
-    const int64_t f32 = chunk_layout(&w, NULL, dk, 1), bf16 = chunk_layout(&w, NULL, dk, 2);
+    chunk_work f32;
+    pairs_work bf16;
+    const int64_t n = chunk_layout(&f32, NULL, dk), pairs = pairs_layout(&bf16, NULL, dk);
     (void)rows;
-    return (uint64_t)(f32 > bf16 ? f32 : bf16) * sizeof(float);
+    return (uint64_t)(n > pairs ? n : pairs) * sizeof(float);
+}
+
+/* Whole vectors of any variant. */
+uint64_t gdn_delta_chunk_held(int32_t dk, int32_t rows) {
+    return (uint64_t)(rows + 15) / 16 * 16 * (uint64_t)dk * sizeof(float);
 }
