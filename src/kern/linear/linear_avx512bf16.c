@@ -2,13 +2,14 @@
  *
  * One instruction adds two neighbouring products to each of 16 outputs, so an output's sum is
  * one chain over pairs of k.  6 rows by 64 outputs fill 24 of the 32 registers; the stretch of
- * weights a tile walks (K_BLOCK x 64) stays in L1 while the rows of a block go by. */
+ * weights a tile walks (K_BLOCK x 64) stays in L1 while the rows of a block go by.  A single tile of
+ * rows asks for weights AHEAD bytes before it reads them, as in linear_body.h. */
 #include "linear.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-enum { ROW_BLOCK = 192, K_BLOCK = 192, TILE_ROWS = 6, VECS = GDN_PANEL / 16 };
+enum { ROW_BLOCK = 192, K_BLOCK = 192, TILE_ROWS = 6, VECS = GDN_PANEL / 16, AHEAD = 8192 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -19,7 +20,7 @@ INLINE __m512 broadcast_pair(const uint16_t *x) {
 }
 
 INLINE void tile(int R, float *c, const uint16_t *w, const uint16_t *const *x, int64_t k0,
-                 int64_t k1, bool first) {
+                 int64_t k1, bool first, bool ask) {
     __m512 acc[TILE_ROWS][VECS];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
@@ -30,6 +31,8 @@ INLINE void tile(int R, float *c, const uint16_t *w, const uint16_t *const *x, i
     int64_t k = k0;
     for (; k + 1 < k1; k += 2, w += GDN_PANEL * 2) {
         __m512bh e[VECS];
+#pragma GCC unroll 4
+        for (int j = 0; ask && j < VECS; j++) __builtin_prefetch((const char *)(w + j * 32) + AHEAD);
 #pragma GCC unroll 4
         for (int j = 0; j < VECS; j++) e[j] = (__m512bh)_mm512_loadu_si512(w + j * 32);
 #pragma GCC unroll 8
@@ -58,17 +61,18 @@ INLINE void tile(int R, float *c, const uint16_t *w, const uint16_t *const *x, i
 
 static void tile6(float *c, const uint16_t *w, const uint16_t *const *x, int64_t k0, int64_t k1,
                   bool first) {
-    tile(6, c, w, x, k0, k1, first);
+    tile(6, c, w, x, k0, k1, first, false);
 }
 
-static void tile_rest(int32_t n, float *c, const uint16_t *w, const uint16_t *const *x,
-                      int64_t k0, int64_t k1, bool first) {
+INLINE void tile_rest(int32_t n, float *c, const uint16_t *w, const uint16_t *const *x,
+                      int64_t k0, int64_t k1, bool first, bool ask) {
     switch (n) {
-    case 5: tile(5, c, w, x, k0, k1, first); break;
-    case 4: tile(4, c, w, x, k0, k1, first); break;
-    case 3: tile(3, c, w, x, k0, k1, first); break;
-    case 2: tile(2, c, w, x, k0, k1, first); break;
-    case 1: tile(1, c, w, x, k0, k1, first); break;
+    case 6: tile(6, c, w, x, k0, k1, first, ask); break;
+    case 5: tile(5, c, w, x, k0, k1, first, ask); break;
+    case 4: tile(4, c, w, x, k0, k1, first, ask); break;
+    case 3: tile(3, c, w, x, k0, k1, first, ask); break;
+    case 2: tile(2, c, w, x, k0, k1, first, ask); break;
+    case 1: tile(1, c, w, x, k0, k1, first, ask); break;
     default: break;
     }
 }
@@ -91,19 +95,21 @@ static void panel_out(const gdn_linear_args *a, const float *c, int32_t p, int32
 static void panel_rows(const gdn_linear_args *a, const uint16_t *panel, int32_t m0, int32_t m1) {
     float *c = a->scratch;
     const int64_t k_all = a->w->k;
-    /* With one tile of rows nothing is reused: walk k in one go. */
-    const int64_t step = m1 - m0 > TILE_ROWS ? K_BLOCK : k_all;
     const int32_t n = m1 - m0;
     const uint16_t *x[ROW_BLOCK];
     for (int32_t i = 0; i < n; i++)
         x[i] = (const uint16_t *)a->x +
                (a->row != NULL ? a->row[m0 + i] : m0 + i) * a->x_stride;
-    for (int64_t k0 = 0; k0 < k_all; k0 += step) {
-        const int64_t k1 = k0 + step < k_all ? k0 + step : k_all;
+    if (n <= TILE_ROWS) { /* nothing is reused: walk k in one go */
+        tile_rest(n, c, panel, x, 0, k_all, true, true);
+        return;
+    }
+    for (int64_t k0 = 0; k0 < k_all; k0 += K_BLOCK) {
+        const int64_t k1 = k0 + K_BLOCK < k_all ? k0 + K_BLOCK : k_all;
         int32_t i = 0;
         for (; i + TILE_ROWS <= n; i += TILE_ROWS)
             tile6(c + i * GDN_PANEL, panel, x + i, k0, k1, k0 == 0);
-        tile_rest(n - i, c + i * GDN_PANEL, panel, x + i, k0, k1, k0 == 0);
+        tile_rest(n - i, c + i * GDN_PANEL, panel, x + i, k0, k1, k0 == 0, false);
     }
 }
 
