@@ -19,21 +19,7 @@
  * the panel they lie in.  Chunks are of 16 tokens: 6 % more operations than the recurrent rule
  * counts, where chunks of 32 take 12, and the state decays every 16 tokens. */
 #include "delta_chunk_work.h"
-
-/* Tiles must lie in registers, so their loops must go.  Not under a sanitizer, whose tests make
- * an unrolled tile take minutes to compile. */
-#if defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNROLL
-#else
-#define UNROLL _Pragma("clang loop unroll(full)")
-#endif
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-/* The parts of a chunk are functions of their own: inlined, each tile would be there twice. */
-#define PART static __attribute__((noinline))
+#include "delta_chunk_parts.h"
 
 enum { MOST_ROWS = 8, CV = CHUNK / VF_N };
 

@@ -27,21 +27,7 @@
  * that U is what is left of numbers much larger.  |T_ij| <= 1, because it is a product of
  * contractions: the explicit inverse is safe. */
 #include "delta_chunk_pairs_work.h"
-
-/* Tiles must lie in registers, so their loops must go.  Not under a sanitizer, whose tests make
- * an unrolled tile take minutes to compile. */
-#if defined(__clang__)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNROLL
-#else
-#define UNROLL _Pragma("clang loop unroll(full)")
-#endif
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-/* The parts of a chunk are functions of their own: inlined, each tile would be there twice. */
-#define PART static __attribute__((noinline))
+#include "delta_chunk_parts.h"
 
 enum {
     CHUNK = GDN_DELTA_CHUNK,
