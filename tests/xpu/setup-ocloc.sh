@@ -20,9 +20,13 @@ apt update
 apt -y --no-install-recommends --download-only install intel-ocloc libigc2 libigdfcl2 libigc2-tools
 for deb in "$dir"/cache/archives/*.deb; do dpkg -x "$deb" "$dir/root"; done
 rm -f "$dir"/cache/archives/*.deb
-lib=$dir/root/usr/lib/x86_64-linux-gnu
-program=$(ls "$dir"/root/usr/bin/ocloc-* | head -n 1)
-printf '#!/bin/sh\nexec %s/ld-linux-x86-64.so.2 --library-path %s %s "$@"\n' "$lib" "$lib" "$program" >"$dir/ocloc.new"
+program=$(basename "$(ls "$dir"/root/usr/bin/ocloc-* | head -n 1)")
+cat >"$dir/ocloc.new" <<END
+#!/bin/sh
+root=\$(dirname -- "\$(readlink -f -- "\$0")")/root/usr # the folder may be moved
+lib=\$root/lib/x86_64-linux-gnu
+exec "\$lib/ld-linux-x86-64.so.2" --library-path "\$lib" "\$root/bin/$program" "\$@"
+END
 chmod +x "$dir/ocloc.new"
 "$dir/ocloc.new" ids bmg >/dev/null
 mv "$dir/ocloc.new" "$dir/ocloc"
