@@ -155,7 +155,15 @@ static core_case core_make(int32_t hk, int32_t r, int32_t dk, int32_t dv, int32_
     return k;
 }
 
-/* start and the rest: [n_seq + 1] and [n_seq]; commit NULL: without lines; spare NULL: without it. */
+static void core_same(const core_case *k) {
+    same(k->core, 5e-6);
+    same(k->ssm, 5e-6);
+    same(k->conv, 0);
+    same(k->line, 0);
+}
+
+/* A call on both sides, to the same results.  start and the rest: [n_seq + 1] and [n_seq]; commit
+ * NULL: without lines; spare NULL: without it. */
 static void core_run(core_case *k, int32_t n_seq, const int32_t *start, const int32_t *slot,
                      const int32_t *has, const int32_t *index, const int32_t *commit,
                      const int32_t *keep, const int32_t *spare) {
@@ -191,17 +199,11 @@ static void core_run(core_case *k, int32_t n_seq, const int32_t *start, const in
         must(gdn_op_gdn_core(queue[i], &a, &err), &err);
         must(gdn_queue_wait(queue[i], &err), &err);
     }
+    core_same(k);
     while (n_made > first) {
         n_made--;
         for (int i = 0; i < N_SIDE; i++) gdn_buffer_free(made[n_made].t[i].buf);
     }
-}
-
-static void core_same(const core_case *k) {
-    same(k->core, 5e-6);
-    same(k->ssm, 5e-6);
-    same(k->conv, 0);
-    same(k->line, 0);
 }
 
 static void test_core(void **state) {
@@ -222,24 +224,15 @@ static void test_core(void **state) {
         core_case k = core_make(size[i].hk, size[i].r, size[i].dk, size[i].dv, size[i].W,
                                 size[i].conv, size[i].bias, 12, 3);
         core_run(&k, 3, many, slot, some, NULL, NULL, NULL, NULL);
-        core_same(&k);
         core_run(&k, 3, one, slot, yes, NULL, NULL, NULL, NULL);
-        core_same(&k);
         core_run(&k, 3, drafts, slot, some, line, none, keep, NULL);
-        core_same(&k);
         core_run(&k, 3, drafts, slot, yes, line, commit, keep, spare);
-        core_same(&k);
         core_run(&k, 3, drafts, left, yes, line, none, keep, other);
-        core_same(&k);
         core_run(&k, 3, alone, left, yes, line, commit, none, NULL);
-        core_same(&k);
         /* Two sequences have more tokens each: in two launches. */
         core_run(&k, 2, drafts, slot, yes, line, commit, keep, spare);
-        core_same(&k);
         core_run(&k, 2, longer, left, some, line, none, both, other);
-        core_same(&k);
         core_run(&k, 2, longer, left, yes, line, (const int32_t[]){0, 4}, both, NULL);
-        core_same(&k);
         drop();
     }
 }
