@@ -146,7 +146,8 @@ typedef struct {
     int32_t block_size; /* tokens of a cache page; 0: the rule's choice                   */
     bool    mtp;        /* run the MTP head beside the model (when there is one)          */
     int32_t n_draft;    /* tokens to draft ahead at most, 0 to 4: by the MTP head, or from the
-                           text itself where the model has none.  Changes no result       */
+                           text itself where the model has none.  Changes no result; with
+                           it a sequence takes a second page of states of each group      */
     uint64_t cache_bytes; /* for snapshots, on top of n_ctx tokens; 0: none are kept.
                            GDN_CACHE_AUTO: a few for each sequence, in the pool's own unused
                            pages as well                                                  */

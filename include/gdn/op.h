@@ -261,7 +261,8 @@ typedef struct {
  * those of one plain call for each accepted token, bit for bit.
  *
  * The four come together or not at all.  A sequence uses its line when it commits, or has a guess;
- * line_index and spare are read there only, and no two of these may name the same line. */
+ * line_index is read there only, and no two of these may name the same line.  spare is read where
+ * there is a guess; it must be no other sequence's slot. */
 typedef struct {
     gdn_tensor core;          /* [n_row, hv, dv] f32                         out          */
     gdn_tensor qkv;           /* [n_row, 2 hk dk + hv dv] f32: q | k | v of all heads     */
