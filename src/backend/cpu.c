@@ -17,7 +17,8 @@ typedef struct {
 } cpu_buffer;
 
 static const char *isa_name(unsigned isa) {
-    return isa & GDN_ISA_AVX512BF16 ? "avx512bf16"
+    return isa & GDN_ISA_AMX          ? "amx"
+           : isa & GDN_ISA_AVX512BF16 ? "avx512bf16"
            : isa & GDN_ISA_AVX512   ? "avx512"
            : isa & GDN_ISA_AVX2     ? "avx2"
                                     : "plain C";
@@ -31,7 +32,8 @@ static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
     } set[] = {{"ref", GDN_ISA_REF},
                {"avx2", GDN_ISA_AVX2},
                {"avx512", GDN_ISA_AVX2 | GDN_ISA_AVX512},
-               {"avx512bf16", GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16}};
+               {"avx512bf16", GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16},
+               {"amx", GDN_ISA_ALL}};
     const char *want = gdn_switch_get(GDN_SWITCH_ISA);
     *out = mask;
     if (want == NULL) return GDN_OK;
@@ -41,7 +43,7 @@ static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
             return GDN_OK;
         }
     return gdn_fail(err, GDN_E_INVALID,
-                    "GDN_ISA is '%.40s': need ref, avx2, avx512 or avx512bf16", want);
+                    "GDN_ISA is '%.40s': need ref, avx2, avx512, avx512bf16 or amx", want);
 }
 
 static void cpu_model_name(char *out, size_t n) {

@@ -5,7 +5,7 @@
 
 /* X(NAME, what it does): the one list. */
 #define GDN_SWITCH_LIST(X)                                                                 \
-    X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512 or avx512bf16") \
+    X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512, avx512bf16 or amx") \
     X(BF16, "always: fast mathematics rounds small models too")                            \
     X(XPU_MEMORY, "usm or buffer: what the xpu device's memory is made of")               \
     X(XPU_TIER, "kernels of the xpu device: p, x, emulated or emulated8 (backend/xpu_x.h)")

@@ -1,6 +1,23 @@
 /* kern.c - filling the kernel table for an instruction set. */
 #include "kern.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux saves tiles only for a process that asked for them, and may refuse. */
+static bool has_amx(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILE = 1 << 24 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    return (d & BF16) && (d & TILE) &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#else
+static bool has_amx(void) { return false; }
+#endif
+
 unsigned gdn_isa_detect(void) {
     unsigned isa = GDN_ISA_REF;
 #if defined(__x86_64__)
@@ -12,6 +29,7 @@ unsigned gdn_isa_detect(void) {
         isa |= GDN_ISA_AVX512;
     if ((isa & GDN_ISA_AVX512) && __builtin_cpu_supports("avx512bf16"))
         isa |= GDN_ISA_AVX512BF16;
+    if ((isa & GDN_ISA_AVX512BF16) && has_amx()) isa |= GDN_ISA_AMX;
 #endif
     return isa;
 }
@@ -114,6 +132,7 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
         k->linear = gdn_linear_avx512bf16;
     }
+    if (isa & GDN_ISA_AMX) k->linear = gdn_linear_amx;
 #endif
     k->isa = isa;
 }

@@ -365,7 +365,8 @@ int main(int argc, char **argv) {
         {"ref", GDN_ISA_REF, GDN_ISA_REF},
         {"avx2", GDN_ISA_AVX2, GDN_ISA_AVX2},
         {"avx512", GDN_ISA_AVX2 | GDN_ISA_AVX512, GDN_ISA_AVX512},
-        {"avx512bf16", GDN_ISA_ALL, GDN_ISA_AVX512BF16},
+        {"avx512bf16", GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16, GDN_ISA_AVX512BF16},
+        {"amx", GDN_ISA_ALL, GDN_ISA_AMX},
     };
     const unsigned have = gdn_isa_detect();
     const double dram = bench ? measure_dram() : 0;
@@ -383,6 +384,12 @@ int main(int argc, char **argv) {
                    c.peak_gfs, c.dram_gbs);
         }
         all_families(&c);
+    }
+    if (!bench) {
+        gdn_kern k;
+        check_amx_model(&k);
+        check c = {.kern = &k, .isa = "amx model"};
+        check_linear(&c);
     }
     if (n_fail > 0) printf("seed %llu\n", (unsigned long long)seed);
     printf("%d passed, %d failed\n", n_pass, n_fail);

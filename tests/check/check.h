@@ -93,4 +93,7 @@ void check_norm(check *c);
 void check_rope(check *c);
 void check_sample(check *c);
 
+/* The reference's table with the kernels for AMX over a model of its tiles. */
+void check_amx_model(gdn_kern *k);
+
 #endif

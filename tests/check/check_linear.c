@@ -179,6 +179,9 @@ void check_linear(check *c) {
     product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 1, .n = 1, .k = 1});
     product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 5, .n = 67, .k = 257, .gather = true});
     product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 101, .n = 130, .k = 700, .add = true});
+    product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 37, .n = 70, .k = 545, .gather = true, .add = true});
+    product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 16, .n = 64, .k = 31});
+    product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 203, .n = 64, .k = 288});
     product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 1, .n = 6144, .k = 1024});
     if (c->bench) {
         product(c, (shape){GDN_BF16, .x_bf16 = true, .m = 512, .n = 7168, .k = 1024});

@@ -57,6 +57,7 @@ void gdn_panel_row(const void *panels, gdn_type type, int32_t k, int32_t row, fl
 
 gdn_panel_pack_fn gdn_panel_pack_ref, gdn_panel_pack_avx512;
 
-gdn_linear_fn gdn_linear_ref, gdn_linear_avx2, gdn_linear_avx512, gdn_linear_avx512bf16;
+gdn_linear_fn gdn_linear_ref, gdn_linear_avx2, gdn_linear_avx512, gdn_linear_avx512bf16,
+    gdn_linear_amx;
 
 #endif

@@ -5,8 +5,8 @@
 
 #include "../../base/half.h"
 
-/* ROW_BLOCK rows of the widest vector form, 64 f32 each. */
-uint64_t gdn_linear_scratch(void) { return 192 * GDN_PANEL * sizeof(float); }
+/* ROW_BLOCK rows of the widest form, 64 f32 each, and what tiles copy together. */
+uint64_t gdn_linear_scratch(void) { return 192 * GDN_PANEL * sizeof(float) + 16384; }
 
 static int element_bytes(gdn_type type) {
     return type == GDN_F32 ? 4 : type == GDN_F8 ? 1 : 2;
