@@ -43,6 +43,8 @@ typedef struct {
 } gdn_linear_args;
 typedef void gdn_linear_fn(const gdn_linear_args *a);
 
+/* 192 rows of 64 f32 results, and 40 KiB of what tiles copy together. */
+enum { GDN_LINEAR_SCRATCH = 192 * GDN_PANEL * 4 + 40 * 1024 };
 uint64_t gdn_linear_scratch(void);
 /* Bytes of one packed panel of k inputs. */
 uint64_t gdn_panel_bytes(gdn_type type, int32_t k);

@@ -5,8 +5,7 @@
 
 #include "../../base/half.h"
 
-/* ROW_BLOCK rows of the widest form, 64 f32 each, and what tiles copy together. */
-uint64_t gdn_linear_scratch(void) { return 192 * GDN_PANEL * sizeof(float) + 16384; }
+uint64_t gdn_linear_scratch(void) { return GDN_LINEAR_SCRATCH; }
 
 static int element_bytes(gdn_type type) {
     return type == GDN_F32 ? 4 : type == GDN_F8 ? 1 : 2;
