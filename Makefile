@@ -26,12 +26,15 @@ FP := -ffp-contract=off -fno-math-errno -fno-trapping-math
 LIB_SRC := $(sort $(wildcard src/base/*.c src/format/*.c src/text/*.c src/kern/*.c src/kern/*/*.c \
              src/backend/*.c src/model/*.c src/engine/*.c src/tools/*.c))
 ifneq ($(ARCH),x86_64)
-LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c,$(LIB_SRC))
+LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_amx.c,$(LIB_SRC))
 endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 CL_SRC  := $(sort $(wildcard src/kern/*/*.cl))
 UNIT    := $(sort $(wildcard tests/unit/test_*.c))
 CHECK   := $(sort $(wildcard tests/check/*.c))
+ifneq ($(ARCH),x86_64)
+CHECK   := $(filter-out %_avx2.c,$(CHECK))
+endif
 FUZZ    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/xpu_source.o
@@ -48,6 +51,7 @@ all: $(BUILD)/gdn $(BUILD)/libgdn.so.$(VERSION)
 $(BUILD)/obj/%_avx2.o:       ISA := -mavx2 -mfma -mf16c $(KERN_CFLAGS)
 $(BUILD)/obj/%_avx512.o:     ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512 $(KERN_CFLAGS)
 $(BUILD)/obj/%_avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512 $(KERN_CFLAGS)
+$(BUILD)/obj/%_amx.o:        ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16 -mfma -mf16c -mprefer-vector-width=512 $(KERN_CFLAGS)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -1,6 +1,21 @@
 /* kern.c - filling the kernel table for an instruction set. */
 #include "kern.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The state of the tile registers is large: the kernel keeps room for it in a process that asked. */
+static bool amx(void) {
+    enum { AMX_BF16 = 1u << 22, AMX_TILE = 1u << 24, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!(d & AMX_BF16) || !(d & AMX_TILE)) return false;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
+
 unsigned gdn_isa_detect(void) {
     unsigned isa = GDN_ISA_REF;
 #if defined(__x86_64__)
@@ -12,6 +27,7 @@ unsigned gdn_isa_detect(void) {
         isa |= GDN_ISA_AVX512;
     if ((isa & GDN_ISA_AVX512) && __builtin_cpu_supports("avx512bf16"))
         isa |= GDN_ISA_AVX512BF16;
+    if ((isa & GDN_ISA_AVX512BF16) && amx()) isa |= GDN_ISA_AMX;
 #endif
     return isa;
 }
@@ -114,6 +130,7 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
         k->linear = gdn_linear_avx512bf16;
     }
+    if (isa & GDN_ISA_AMX) k->delta_chunk = gdn_delta_chunk_amx;
 #endif
     k->isa = isa;
 }

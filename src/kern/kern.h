@@ -26,6 +26,7 @@ enum {
     GDN_ISA_AVX2       = 1u << 0, /* with FMA and F16C */
     GDN_ISA_AVX512     = 1u << 1, /* F, BW, DQ, VL     */
     GDN_ISA_AVX512BF16 = 1u << 2,
+    GDN_ISA_AMX        = 1u << 3, /* TILE and BF16, where the kernel lets us */
     GDN_ISA_ALL        = 0x7fffffff,
 };
 

@@ -365,7 +365,8 @@ int main(int argc, char **argv) {
         {"ref", GDN_ISA_REF, GDN_ISA_REF},
         {"avx2", GDN_ISA_AVX2, GDN_ISA_AVX2},
         {"avx512", GDN_ISA_AVX2 | GDN_ISA_AVX512, GDN_ISA_AVX512},
-        {"avx512bf16", GDN_ISA_ALL, GDN_ISA_AVX512BF16},
+        {"avx512bf16", GDN_ISA_ALL & ~GDN_ISA_AMX, GDN_ISA_AVX512BF16},
+        {"amx", GDN_ISA_ALL, GDN_ISA_AMX},
     };
     const unsigned have = gdn_isa_detect();
     const double dram = bench ? measure_dram() : 0;
