@@ -18,8 +18,8 @@
  *
  * With bf16 M takes k, q and S rounded, and the update exact keys and U in two parts, 16 bits of it;
  * keys that are not exact are in two parts as well.  In f32 every number is three bf16 that add up to
- * it, and a product the six products of parts that reach 2^-24 of it: those left out are together
- * 2^-25 of it.  Keys and queries that are still to be normalised go through all this as they are, and
+ * it, and a product six of the nine products of parts: the other three are 2^-24 of it on average,
+ * 2^-21 at most.  Keys and queries that are still to be normalised go through all this as they are, and
  * their norms into the gates.
  *
  * A word holds numbers 16 apart, of dk or of tokens, not neighbours: so words are made of whole
@@ -79,26 +79,6 @@ INLINE void add_products(operand a, int a_parts, operand b, int b_parts) {
     columns_of(b, 0), four_dots();
 }
 
-/* [2 CHUNK][AMX_PANEL] = left right. */
-INLINE void multiply(const amx_work *w, float *to, int parts) {
-    const int64_t depth = w->depth;
-    enum { LINE = AMX_PANEL * (int)sizeof(float) };
-    for (int m = 0; m < 4; m += 2, to += CHUNK * AMX_PANEL) {
-        operand a = {w->left + m * depth * AMX_TILE, depth * AMX_TILE, 4 * depth * AMX_TILE};
-        operand b = {w->right, AMX_TILE, 2 * depth * AMX_TILE};
-        amx_zero(0);
-        amx_zero(1);
-        amx_zero(2);
-        amx_zero(3);
-        for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE)
-            add_products(a, parts, b, parts);
-        amx_store(0, to, LINE);
-        amx_store(1, to + AMX_SIDE, LINE);
-        amx_store(2, to + AMX_SIDE * AMX_PANEL, LINE);
-        amx_store(3, to + AMX_SIDE * AMX_PANEL + AMX_SIDE, LINE);
-    }
-}
-
 /* Two vectors to words, each part below the one before.  Three parts are all bits of a number,
  * however they are cut, and to cut takes less than to round. */
 INLINE void put_words(float *to, int64_t part, vf low, vf high, int parts) {
@@ -108,39 +88,6 @@ INLINE void put_words(float *to, int64_t part, vf low, vf high, int parts) {
         vf_store(to, x);
         low = vf_sub(low, vf_low(x));
         high = vf_sub(high, vf_high(x));
-    }
-}
-
-/* ---- the state, turned ---- */
-
-/* The columns of a panel are `rows` rows of S, from row v on. */
-PART void turn_in(const gdn_delta_chunk_args *a, float *to, int64_t v, int rows) {
-    const int dk = a->dk, filled = amx_depth(dk) * 2 * AMX_SIDE;
-    for (int r = 0; r < AMX_PANEL; r += VF_N) {
-        float *column = to + r / AMX_SIDE * filled * AMX_SIDE + r % AMX_SIDE;
-        for (int s = 0; s < filled; s += VF_N) {
-            const int wide = dk - s < VF_N ? dk - s : VF_N;
-            const float *S = a->S + (v + r) * dk + s;
-            vf t[VF_N];
-            for (int j = 0; j < VF_N; j++)
-                t[j] = r + j < rows && wide > 0 ? vf_get(S + j * dk, wide) : vf_zero();
-            vf_transpose(t);
-            for (int j = 0; j < VF_N; j++) vf_store(column + (s + j) * AMX_SIDE, t[j]);
-        }
-    }
-}
-PART void turn_out(const gdn_delta_chunk_args *a, const float *from, int64_t v, int rows) {
-    const int dk = a->dk, filled = amx_depth(dk) * 2 * AMX_SIDE;
-    for (int r = 0; r < rows; r += VF_N) {
-        const float *column = from + r / AMX_SIDE * filled * AMX_SIDE + r % AMX_SIDE;
-        for (int s = 0; s < dk; s += VF_N) {
-            const int wide = dk - s < VF_N ? dk - s : VF_N;
-            float *S = a->S + (v + r) * dk + s;
-            vf t[VF_N];
-            for (int j = 0; j < VF_N; j++) t[j] = vf_load(column + (s + j) * AMX_SIDE);
-            vf_transpose(t);
-            for (int j = 0; j < VF_N && r + j < rows; j++) vf_put(S + j * dk, t[j], wide);
-        }
     }
 }
 
@@ -204,17 +151,6 @@ PART void turn_keys(const amx_work *w, int parts) {
         }
 }
 
-INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n, int parts,
-                       int key_parts) {
-    const float *k = a->k + t0 * a->k_stride, *q = a->q + t0 * a->q_stride;
-    const float one = a->raw ? 1 : 0, root = a->raw ? 1 / sqrtf((float)a->dk) : 0;
-    put_rows(w, w->left, k, a->k_stride, n, a->dk, one, w->key_scale, key_parts);
-    put_rows(w, w->left + 2 * w->depth * AMX_TILE, q, a->q_stride, n, a->dk, root, w->query_scale,
-             parts);
-    turn_keys(w, key_parts);
-    multiply(w, w->scores, parts);
-}
-
 /* ---- what depends on a head's gates ---- */
 
 /* Decays between two tokens are products of the tokens' own, row after row: no sum of logarithms
@@ -256,33 +192,64 @@ PART void gates(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, in
     for (int j = 0; j < CV; j++) vf_store(w->to_end + j * VF_N, vf_mul(e[j], scale[j]));
 }
 
-/* ---- a panel ---- */
+/* ---- a panel of the state ---- */
 
 /* A chunk as a panel sees it. */
 typedef struct {
     const gdn_delta_chunk_args *a;
     const amx_work *w;
     float *S;     /* the panel                          */
+    float *M;     /* its products with K and Q          */
     int64_t v;    /* its first row of S                 */
     int64_t at;   /* the chunk's first token            */
     int n, rows;  /* tokens; rows of S                  */
 } pass;
 
-/* The state's words, and the state decayed. */
-INLINE void state_words(const pass *p, int parts) {
+/* The columns of a panel are rows of S. */
+PART void turn_in(const pass *p) {
+    const int dk = p->a->dk, filled = amx_depth(dk) * 2 * AMX_SIDE;
+    for (int r = 0; r < AMX_PANEL; r += VF_N) {
+        float *column = p->S + r / AMX_SIDE * filled * AMX_SIDE + r % AMX_SIDE;
+        for (int s = 0; s < filled; s += VF_N) {
+            const int wide = dk - s < VF_N ? dk - s : VF_N;
+            const float *S = p->a->S + (p->v + r) * dk + s;
+            vf t[VF_N];
+            for (int j = 0; j < VF_N; j++)
+                t[j] = r + j < p->rows && wide > 0 ? vf_get(S + j * dk, wide) : vf_zero();
+            vf_transpose(t);
+            for (int j = 0; j < VF_N; j++) vf_store(column + (s + j) * AMX_SIDE, t[j]);
+        }
+    }
+}
+PART void turn_out(const pass *p) {
+    const int dk = p->a->dk, filled = amx_depth(dk) * 2 * AMX_SIDE;
+    for (int r = 0; r < p->rows; r += VF_N) {
+        const float *column = p->S + r / AMX_SIDE * filled * AMX_SIDE + r % AMX_SIDE;
+        for (int s = 0; s < dk; s += VF_N) {
+            const int wide = dk - s < VF_N ? dk - s : VF_N;
+            float *S = p->a->S + (p->v + r) * dk + s;
+            vf t[VF_N];
+            for (int j = 0; j < VF_N; j++) t[j] = vf_load(column + (s + j) * AMX_SIDE);
+            vf_transpose(t);
+            for (int j = 0; j < VF_N && r + j < p->rows; j++) vf_put(S + j * dk, t[j], wide);
+        }
+    }
+}
+
+/* Words of the state at depth k, and that part of the state decayed. */
+INLINE void state_words(const pass *p, int64_t k, int parts) {
     const int64_t depth = p->w->depth;
     const vf fade = vf_set1(p->w->from_start[CHUNK - 1]);
-    for (int n = 0; n < 2; n++)
-        for (int k = 0; k < depth; k++) {
-            float *S = p->S + (n * depth + k) * 2 * AMX_TILE;
-            float *to = p->w->right + (k * 2 + n) * AMX_TILE;
-            for (int s = 0; s < AMX_TILE; s += VF_N) {
-                const vf low = vf_load(S + s), high = vf_load(S + AMX_TILE + s);
-                put_words(to + s, 2 * depth * AMX_TILE, low, high, parts);
-                vf_store(S + s, vf_mul(fade, low));
-                vf_store(S + AMX_TILE + s, vf_mul(fade, high));
-            }
+    for (int n = 0; n < 2; n++) {
+        float *S = p->S + (n * depth + k) * 2 * AMX_TILE;
+        float *to = p->w->right + (k * 2 + n) * AMX_TILE;
+        for (int s = 0; s < AMX_TILE; s += VF_N) {
+            const vf low = vf_load(S + s), high = vf_load(S + AMX_TILE + s);
+            put_words(to + s, 2 * depth * AMX_TILE, low, high, parts);
+            vf_store(S + s, vf_mul(fade, low));
+            vf_store(S + AMX_TILE + s, vf_mul(fade, high));
         }
+    }
 }
 
 /* Vector j of a token's values or outputs, as far as the panel has rows. */
@@ -296,9 +263,9 @@ INLINE void put_lanes(const pass *p, float *x, int j, vf y) {
 }
 
 /* U of MOST_ROWS tokens from i on. */
-INLINE void corrections(const pass *p, int i) {
+PART void corrections(const pass *p, int i) {
     const amx_work *w = p->w;
-    const float *A = w->A + i * CHUNK, *M = w->M + i * AMX_PANEL;
+    const float *A = w->A + i * CHUNK, *M = p->M + i * AMX_PANEL;
     float *U = w->U + i * AMX_PANEL;
     tile c;
     UNROLL
@@ -325,9 +292,9 @@ INLINE void corrections(const pass *p, int i) {
     }
 }
 
-INLINE void outputs(const pass *p, int i) {
+PART void outputs(const pass *p, int i) {
     const amx_work *w = p->w;
-    const float *P = w->P + i * CHUNK, *M = w->M + (CHUNK + i) * AMX_PANEL;
+    const float *P = w->P + i * CHUNK, *M = p->M + (CHUNK + i) * AMX_PANEL;
     const float *U = w->U + i * AMX_PANEL;
     tile c;
     UNROLL
@@ -354,11 +321,10 @@ INLINE void outputs(const pass *p, int i) {
     }
 }
 
-/* S += K^T W, S decayed already. */
-INLINE void update(const pass *p, int key_parts, int parts) {
+/* Words of U decayed to the chunk's end, of tokens i .. i + MOST_ROWS / 2 and those 16 later. */
+INLINE void update_words(const pass *p, int i, int parts) {
     const amx_work *w = p->w;
-    const int64_t tiles = 2 * w->depth;
-    for (int i = 0; i < AMX_SIDE; i++) {
+    for (const int end = i + MOST_ROWS / 2; i < end; i++) {
         const vf low = vf_set1(w->to_end[i]), high = vf_set1(w->to_end[i + AMX_SIDE]);
         UNROLL
         for (int j = 0; j < PANEL; j++) {
@@ -368,15 +334,57 @@ INLINE void update(const pass *p, int key_parts, int parts) {
                       vf_mul(high, vf_load(U + AMX_SIDE * AMX_PANEL)), parts);
         }
     }
+}
+
+/* All that a panel's vectors do between its products, in shares of about the same length. */
+enum { BLOCKS = CHUNK / MOST_ROWS, SHARES = 3 * BLOCKS };
+INLINE void vector_work(const pass *p, int share, int update_parts) {
+    const int i = share % BLOCKS * MOST_ROWS;
+    if (share >= 2 * BLOCKS) update_words(p, i / 2, update_parts);
+    else if (i >= p->n) memset(p->w->U + i * AMX_PANEL, 0, MOST_ROWS * AMX_PANEL * sizeof(float));
+    else if (share < BLOCKS) corrections(p, i);
+    else outputs(p, i);
+}
+
+/* [2 CHUNK][AMX_PANEL] = left right, and the vector work of another panel, or of none, meanwhile. */
+INLINE void multiply(const amx_work *w, float *to, int parts, const pass *other, int other_parts) {
+    enum { LINE = AMX_PANEL * (int)sizeof(float) };
+    const int64_t depth = w->depth;
+    int step = 0, done = 0;
+    for (int m = 0; m < 4; m += 2, to += CHUNK * AMX_PANEL) {
+        operand a = {w->left + m * depth * AMX_TILE, depth * AMX_TILE, 4 * depth * AMX_TILE};
+        operand b = {w->right, AMX_TILE, 2 * depth * AMX_TILE};
+        amx_zero(0);
+        amx_zero(1);
+        amx_zero(2);
+        amx_zero(3);
+        for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE) {
+            add_products(a, parts, b, parts);
+            step++;
+            for (; other != NULL && done * 2 * depth < step * SHARES; done++)
+                vector_work(other, done, other_parts);
+        }
+        amx_store(0, to, LINE);
+        amx_store(1, to + AMX_SIDE, LINE);
+        amx_store(2, to + AMX_SIDE * AMX_PANEL, LINE);
+        amx_store(3, to + AMX_SIDE * AMX_PANEL + AMX_SIDE, LINE);
+    }
+}
+
+/* S += K^T W, S decayed already, and the words of the next panel, or of none, meanwhile. */
+INLINE void update(const pass *p, int key_parts, int parts, const pass *next, int next_parts) {
+    const amx_work *w = p->w;
+    const int64_t tiles = 2 * w->depth;
     operand key = {w->turned, AMX_TILE, tiles * AMX_TILE};
     const operand W = {w->W, AMX_TILE, 2 * AMX_TILE};
     float *S = p->S, *beside = S + tiles * AMX_TILE;
-    for (int m = 0; m < tiles; m += 2, key.at += 2 * AMX_TILE) {
+    for (int k = 0; k < w->depth; k++, key.at += 2 * AMX_TILE) {
         amx_load(0, S, ROW);
         amx_load(1, beside, ROW);
         amx_load(2, S + AMX_TILE, ROW);
         amx_load(3, beside + AMX_TILE, ROW);
         add_products(key, key_parts, W, parts);
+        if (next != NULL) state_words(next, k, next_parts);
         amx_store(0, S, ROW);
         amx_store(1, beside, ROW);
         amx_store(2, S + AMX_TILE, ROW);
@@ -385,18 +393,51 @@ INLINE void update(const pass *p, int key_parts, int parts) {
     }
 }
 
-PART void all_corrections(const pass *p) {
-    int i = 0;
-    for (; i < p->n; i += MOST_ROWS) corrections(p, i);
-    memset(p->w->U + i * AMX_PANEL, 0, (size_t)((CHUNK - i) * AMX_PANEL) * sizeof(float));
-    for (i = 0; i < p->n; i += MOST_ROWS) outputs(p, i);
+/* Panel v of the rows, which may lie before or past all of them. */
+INLINE bool panel_at(pass *p, int v) {
+    const int all = p->a->v1 - p->a->v0;
+    if (v < 0 || v >= all) return false;
+    p->S = p->a->held + v / AMX_PANEL * amx_panel_words(p->a->dk);
+    p->M = p->w->M + v / AMX_PANEL % 2 * 2 * CHUNK * AMX_PANEL;
+    p->v = p->a->v0 + v;
+    p->rows = all - v < AMX_PANEL ? all - v : AMX_PANEL;
+    return true;
 }
 
-INLINE void panel(const pass *p, int parts, int key_parts, int update_parts) {
-    state_words(p, parts);
-    multiply(p->w, p->w->M, parts);
-    all_corrections(p);
-    update(p, key_parts, update_parts);
+/* All panels.  Tiles and vectors do not wait for each other: while the tiles multiply a panel the
+ * vectors work on the one before, and while they update that one, on the words of the one after. */
+INLINE void panels(const pass *chunk, bool first, bool last, int parts, int key_parts,
+                   int update_parts) {
+    const amx_work *w = chunk->w;
+    const int all = chunk->a->v1 - chunk->a->v0;
+    for (int v = -AMX_PANEL; v < all + AMX_PANEL; v += AMX_PANEL) {
+        pass before = *chunk, this = *chunk, after = *chunk;
+        const bool has_before = panel_at(&before, v - AMX_PANEL);
+        const bool has_after = panel_at(&after, v + AMX_PANEL);
+        const pass *const next = has_after ? &after : NULL;
+        if (panel_at(&this, v))
+            multiply(w, this.M, parts, has_before ? &before : NULL, update_parts);
+        else if (has_before)
+            for (int i = 0; i < SHARES; i++) vector_work(&before, i, update_parts);
+        if (has_after && first) turn_in(&after);
+        if (has_before) update(&before, key_parts, update_parts, next, parts);
+        else if (has_after)
+            for (int k = 0; k < w->depth; k++) state_words(next, k, parts);
+        if (has_before && last) turn_out(&before);
+    }
+}
+
+/* ---- a chunk ---- */
+
+INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n, int parts,
+                       int key_parts) {
+    const float *k = a->k + t0 * a->k_stride, *q = a->q + t0 * a->q_stride;
+    const float one = a->raw ? 1 : 0, root = a->raw ? 1 / sqrtf((float)a->dk) : 0;
+    put_rows(w, w->left, k, a->k_stride, n, a->dk, one, w->key_scale, key_parts);
+    put_rows(w, w->left + 2 * w->depth * AMX_TILE, q, a->q_stride, n, a->dk, root, w->query_scale,
+             parts);
+    turn_keys(w, key_parts);
+    multiply(w, w->scores, parts, NULL, 0);
 }
 
 /* The three kinds of numbers: f32, bf16 whose keys are rounded, and exact ones. */
@@ -409,39 +450,29 @@ PART void rows_bf16(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0
 PART void rows_raw(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
     chunk_rows(a, w, t0, n, 1, 1);
 }
-PART void panel_f32(const pass *p) { panel(p, 3, 3, 3); }
-PART void panel_bf16(const pass *p) { panel(p, 1, 2, 2); }
-PART void panel_raw(const pass *p) { panel(p, 1, 1, 2); }
+PART void panels_f32(const pass *p, bool first, bool last) { panels(p, first, last, 3, 3, 3); }
+PART void panels_bf16(const pass *p, bool first, bool last) { panels(p, first, last, 1, 2, 2); }
+PART void panels_raw(const pass *p, bool first, bool last) { panels(p, first, last, 1, 1, 2); }
 
 INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
     static const uint8_t whole[8] = {16, 16, 16, 16, 16, 16, 16, 16};
-    const int all = a->v1 - a->v0;
     amx_work w;
     amx_layout(&w, a->work, a->dk);
     memset(w.zeros, 0, AMX_PANEL * sizeof *w.zeros);
     amx_begin(whole);
     for (int64_t t = 0; t < a->n_tok; t += CHUNK) {
         const int n = a->n_tok - t < CHUNK ? (int)(a->n_tok - t) : CHUNK;
+        const bool first = a->first && t == 0, last = a->last && t + n == a->n_tok;
+        const pass chunk = {.a = a, .w = &w, .at = t, .n = n};
         if (!a->same) {
             if (!a->bf16) rows_f32(a, &w, t, n);
             else if (!a->raw) rows_bf16(a, &w, t, n);
             else rows_raw(a, &w, t, n);
         }
         gates(a, &w, t, n);
-        for (int v = 0; v < all; v += AMX_PANEL) {
-            const pass p = {.a = a,
-                            .w = &w,
-                            .S = a->held + v / AMX_PANEL * amx_panel_words(a->dk),
-                            .v = a->v0 + v,
-                            .at = t,
-                            .n = n,
-                            .rows = all - v < AMX_PANEL ? all - v : AMX_PANEL};
-            if (a->first && t == 0) turn_in(a, p.S, p.v, p.rows);
-            if (!a->bf16) panel_f32(&p);
-            else if (!a->raw) panel_bf16(&p);
-            else panel_raw(&p);
-            if (a->last && t + n == a->n_tok) turn_out(a, p.S, p.v, p.rows);
-        }
+        if (!a->bf16) panels_f32(&chunk, first, last);
+        else if (!a->raw) panels_bf16(&chunk, first, last);
+        else panels_raw(&chunk, first, last);
     }
     amx_end();
 }
