@@ -32,6 +32,9 @@ CLI_SRC := $(sort $(wildcard src/cli/*.c))
 CL_SRC  := $(sort $(wildcard src/kern/*/*.cl))
 UNIT    := $(sort $(wildcard tests/unit/test_*.c))
 CHECK   := $(sort $(wildcard tests/check/*.c))
+ifneq ($(ARCH),x86_64)
+CHECK   := $(filter-out %_avx2.c,$(CHECK))
+endif
 FUZZ    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/xpu_source.o

@@ -132,7 +132,10 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
         k->linear = gdn_linear_avx512bf16;
     }
-    if (isa & GDN_ISA_AMX) k->linear = gdn_linear_amx;
+    if (isa & GDN_ISA_AMX) {
+        k->delta_chunk = gdn_delta_chunk_amx;
+        k->linear = gdn_linear_amx;
+    }
 #endif
     k->isa = isa;
 }

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "delta_chunk_amx_avx2.h"
+
 void check_delta_chunk(check *c);
 
 /* Normalised mean square error against double.  f32: sums of up to 256 terms, and 2000 tokens
@@ -213,6 +215,84 @@ static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t d
     check_end(c);
 }
 
+/* Raw keys and queries of any length, which two heads share, whose calls of a chunk alternate. */
+typedef struct {
+    float *S[2], *o[2], *v, *g, *beta; /* by the reference, and by the variant */
+    uint8_t *held;
+} head;
+
+static void raw_row(float *x, int32_t n, int64_t t, bool bf16) {
+    static const float length[] = {1, 30, 1e-3f, 0, 1e17f, 1e-6f, 5};
+    unit_row(x, n, length[t % 7]);
+    for (int i = 0; i < n && bf16; i++) {
+        uint32_t u;
+        memcpy(&u, x + i, sizeof u);
+        u &= 0xffff0000u;
+        memcpy(x + i, &u, sizeof u);
+    }
+}
+
+/* One head's call for n tokens from t on. */
+static gdn_delta_chunk_args head_args(const gdn_delta_chunk_args *a, const head *h, int which,
+                                      int64_t t, int32_t n) {
+    gdn_delta_chunk_args x = *a;
+    x.S = h->S[which], x.o = h->o[which] + t * a->o_stride;
+    x.q += t * a->q_stride, x.k += t * a->k_stride;
+    x.v = h->v + t * a->v_stride;
+    x.g = h->g + t * a->gate_stride, x.beta = h->beta + t * a->gate_stride;
+    x.held = (float *)(void *)h->held;
+    x.first = t == 0, x.last = t + n == a->n_tok;
+    x.n_tok = n;
+    return x;
+}
+
+static void shared_key(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t dv) {
+    gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
+    if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d shared key", bf16 ? "bf16" : "f32",
+                     n_tok, dk, dv))
+        return;
+    gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v1 = dv, .bf16 = bf16, .raw = true};
+    a.o_stride = dv, a.q_stride = dk, a.k_stride = dk, a.v_stride = dv, a.gate_stride = 1;
+    const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * dv, to_line = c->bench ? 0 : 60;
+    float *q = check_f32(c, "q", (size_t)n_tok * dk), *k = check_f32(c, "k", (size_t)n_tok * dk);
+    for (int64_t t = 0; t < n_tok; t++) {
+        raw_row(q + t * dk, dk, t + 2, bf16);
+        raw_row(k + t * dk, dk, t, bf16);
+    }
+    a.q = q, a.k = k;
+    head heads[2];
+    for (int i = 0; i < 2; i++) {
+        head *h = heads + i;
+        *h = (head){{check_f32(c, "S ref", nS), check_f32(c, "S", nS)},
+                    {check_f32(c, "o ref", no), check_f32(c, "o", no)},
+                    check_f32(c, "v", no), check_f32(c, "g", n_tok), check_f32(c, "beta", n_tok),
+                    check_bytes(c, "held", to_line + gdn_delta_chunk_held(dk, dv))};
+        h->held += to_line;
+        check_fill(h->S[0], nS, -0.3f, 0.3f);
+        memcpy(h->S[1], h->S[0], nS * sizeof *h->S[0]);
+        check_fill(h->v, no, -1, 1);
+        for (int64_t t = 0; t < n_tok; t++) gate_of(PLAIN, t, h->g + t, h->beta + t);
+    }
+    uint8_t *work = check_bytes(c, "work", to_line + gdn_delta_chunk_work(dk, dv));
+    for (int64_t t = 0; t < n_tok; t += GDN_DELTA_CHUNK)
+        for (int i = 0; i < 2; i++) {
+            const int64_t left = n_tok - t;
+            job j = {fn, head_args(&a, heads + i, 1, t,
+                                   (int32_t)(left < GDN_DELTA_CHUNK ? left : GDN_DELTA_CHUNK))};
+            j.a.work = work + to_line;
+            j.a.same = i > 0;
+            run(&j);
+        }
+    const tolerance tol = bf16 ? BF16 : F32;
+    for (int i = 0; i < 2; i++) {
+        const gdn_delta_chunk_args r = head_args(&a, heads + i, 0, 0, n_tok);
+        gdn_delta_chunk_ref(&r);
+        check_close(c, i == 0 ? "o of the first" : "o of the second", r.o, heads[i].o[1], no, tol.o);
+        check_close(c, i == 0 ? "S of the first" : "S of the second", r.S, heads[i].S[1], nS, tol.S);
+    }
+    check_end(c);
+}
+
 /* Speed as the model calls it: q, k, v are parts of one row of the convolution. */
 static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
     enum { D = 128, HV = 32, ROW = (16 + 16 + HV) * D };
@@ -252,23 +332,40 @@ static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
     check_end(c);
 }
 
-void check_delta_chunk(check *c) {
+/* The model is slow: fewer tokens, and fewer rows, each of which is a call of its own when cut. */
+static void all(check *c, bool model) {
+    const int32_t few = model ? 40 : 75, many = model ? 100 : 2000, rows = model ? 20 : 128;
     for (int b = 0; b < 2; b++) {
         for (int32_t n = 1; n <= 70; n++) delta_chunk(c, PLAIN, b, n, 24, 5, 0, 5);
         for (kind what = PLAIN; what <= FORGOTTEN; what++) {
-            delta_chunk(c, what, b, 75, 128, 128, 0, 128); /* the released head             */
-            delta_chunk(c, what, b, 70, 72, 37, 0, 37);    /* nothing fills its vectors     */
+            delta_chunk(c, what, b, few, 128, rows, 0, rows); /* the released head          */
+            delta_chunk(c, what, b, few - 5, 72, 37, 0, 37);  /* nothing fills its vectors  */
         }
-        delta_chunk(c, PLAIN, b, 2000, 128, 37, 5, 32); /* long, part of the rows        */
-        delta_chunk(c, SLOW, b, 2000, 128, 16, 0, 16);
-        delta_chunk(c, ONE_KEY, b, 2000, 128, 16, 0, 16);
-        delta_chunk(c, FOUR_KEYS, b, 2000, 128, 16, 0, 16);
-        delta_chunk(c, EDGES, b, 2000, 128, 16, 0, 16);
+        delta_chunk(c, PLAIN, b, many, 128, 37, 5, 32); /* long, part of the rows        */
+        delta_chunk(c, SLOW, b, many, 128, 16, 0, 16);
+        delta_chunk(c, ONE_KEY, b, many, 128, 16, 0, 16);
+        delta_chunk(c, FOUR_KEYS, b, many, 128, 16, 0, 16);
+        delta_chunk(c, EDGES, b, many, 128, 16, 0, 16);
         delta_chunk(c, PLAIN, b, 40, 256, 40, 0, 40);  /* the largest dk                */
         delta_chunk(c, PLAIN, b, 33, 136, 20, 1, 19);
         delta_chunk(c, EDGES, b, 64, 8, 1, 0, 1);      /* the smallest                  */
+        shared_key(c, b, 77, 128, 128);
+        shared_key(c, b, 70, 40, 37);
+        if (model) continue;
         speed(c, b, 512, 128);
         speed(c, b, 512, 32);
         speed(c, b, 32, 128);
     }
+}
+
+void check_delta_chunk(check *c) {
+    all(c, false);
+#if defined(__x86_64__)
+    if (c->kern->delta_chunk != gdn_delta_chunk_avx2) return;
+    gdn_kern k = *c->kern;
+    check model = *c;
+    k.delta_chunk = delta_chunk_amx_model;
+    model.kern = &k, model.isa = "amx model";
+    all(&model, true);
+#endif
 }

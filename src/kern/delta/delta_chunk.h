@@ -57,6 +57,6 @@ uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows);
 uint64_t gdn_delta_chunk_held(int32_t dk, int32_t rows);
 
 gdn_delta_chunk_fn gdn_delta_chunk_ref, gdn_delta_chunk_avx2, gdn_delta_chunk_avx512;
-gdn_delta_chunk_fn gdn_delta_chunk_avx512bf16;
+gdn_delta_chunk_fn gdn_delta_chunk_avx512bf16, gdn_delta_chunk_amx;
 
 #endif

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "delta_chunk_amx_work.h"
 #include "delta_chunk_pairs_work.h"
 #include "delta_chunk_work.h"
 
@@ -49,12 +50,17 @@ void gdn_delta_chunk_ref(const gdn_delta_chunk_args *a) {
 uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows) {
     chunk_work f32;
     pairs_work bf16;
-    const int64_t n = chunk_layout(&f32, NULL, dk), pairs = pairs_layout(&bf16, NULL, dk);
+    amx_work tiles;
+    const int64_t need[] = {chunk_layout(&f32, NULL, dk), pairs_layout(&bf16, NULL, dk),
+                            amx_layout(&tiles, NULL, dk)};
+    int64_t n = 0;
     (void)rows;
-    return (uint64_t)(n > pairs ? n : pairs) * sizeof(float);
+    for (unsigned i = 0; i < sizeof need / sizeof *need; i++)
+        if (need[i] > n) n = need[i];
+    return (uint64_t)n * sizeof(float);
 }
 
-/* Whole vectors of any variant. */
+/* Whole panels of the variant that fills most up, which are whole vectors of any other. */
 uint64_t gdn_delta_chunk_held(int32_t dk, int32_t rows) {
-    return (uint64_t)(rows + 15) / 16 * 16 * (uint64_t)dk * sizeof(float);
+    return (uint64_t)(rows + AMX_PANEL - 1) / AMX_PANEL * (uint64_t)amx_panel_words(dk) * sizeof(float);
 }

@@ -1,0 +1,36 @@
+/* delta_chunk_amx.c - chunked delta rule in AMX's tiles. */
+#include "delta_chunk.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "../vec/vec_avx512.h"
+
+#include "../vec/amx.h"
+
+INLINE vf vf_words(vf low, vf high) {
+    const __m512i in_turn = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                             8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i x = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(in_turn, x));
+}
+INLINE vf vf_pair(vf low, vf high) {
+    const __m512i x = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
+    return _mm512_castsi512_ps(
+        _mm512_mask_blend_epi16(0xaaaaaaaa, x, _mm512_castps_si512(high)));
+}
+INLINE vf vf_low(vf x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16));
+}
+INLINE vf vf_high(vf x) {
+    return _mm512_and_ps(x, _mm512_castsi512_ps(_mm512_set1_epi32((int)0xffff0000)));
+}
+
+#include "delta_chunk_turn_avx512.h"
+
+#include "delta_chunk_amx_body.h"
+
+void gdn_delta_chunk_amx(const gdn_delta_chunk_args *a) {
+    delta_chunk_amx_body(a);
+}

@@ -1,0 +1,83 @@
+/* delta_chunk_amx_work.h - where the chunked delta rule in AMX's tiles keeps what it needs between
+ * products, and how it holds the state.
+ *
+ * Everything counts in words of four bytes: one f32, or two bf16.  A tile of AMX is 16 rows of 16
+ * words and lies in one piece, because rows far apart would meet in the same sets of the first
+ * cache.  N is GDN_DELTA_CHUNK; depth is the number of tiles that dk fills in bf16. */
+#ifndef GDN_KERN_DELTA_CHUNK_AMX_WORK_H
+#define GDN_KERN_DELTA_CHUNK_AMX_WORK_H
+
+#include <stddef.h>
+
+#include "delta_chunk.h"
+
+enum {
+    AMX_SIDE = 16,                    /* rows of a tile, and words of a row           */
+    AMX_TILE = AMX_SIDE * AMX_SIDE,   /* words                                        */
+    AMX_PANEL = 2 * AMX_SIDE,         /* rows of S that pass together                 */
+    AMX_PARTS = 3,                    /* bf16 whose sum is an f32                     */
+};
+
+typedef struct {
+    /* Of the tokens alone, kept for the heads that share a key: */
+    float *left;    /* [parts][4][depth] tiles    rows of K, then of Q                   */
+    float *turned;  /* [parts][2 depth] tiles     K^T, a row all tokens                  */
+    float *scores;  /* [2 N][N]                   k_i . k_j, then q_i . k_j              */
+    float *key_scale, *query_scale; /* [N]        what is left to multiply k and q by    */
+    /* of a head's gates: */
+    float *A, *P;      /* [N][N]                  -A_ij, j < i; P_ij, j <= i             */
+    float *beta;       /* [N]                                                            */
+    float *from_start; /* [N]                     exp(G_i)                               */
+    float *take;       /* [N]                     -beta_i exp(G_i), times k's scale      */
+    float *ask;        /* [N]                     exp(G_i), times q's scale              */
+    float *to_end;     /* [N]                     exp(G_last - G_i), times k's scale     */
+    /* and of a panel: */
+    float *right;   /* [parts][depth][2] tiles    words of the state; before, of K^T     */
+    float *M;       /* [2][2 N][AMX_PANEL]        K S^T, then Q S^T, of two panels in turn */
+    float *U;       /* [N][AMX_PANEL]                                                    */
+    float *W;       /* [parts][2] tiles           words of U decayed to the chunk's end  */
+    float *zeros;   /* [AMX_PANEL]                the values of tokens past the last     */
+    int32_t depth;
+} amx_work;
+
+static inline int32_t amx_depth(int32_t dk) { return (dk + 2 * AMX_SIDE - 1) / (2 * AMX_SIDE); }
+
+/* Words of a panel of the state: two columns of 2 depth tiles, lanes over rows of S. */
+static inline int64_t amx_panel_words(int32_t dk) { return amx_depth(dk) * 4 * AMX_TILE; }
+
+/* Lay out work, or with NULL only count: the number of words. */
+static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
+    enum { N = GDN_DELTA_CHUNK };
+    const int64_t tiles = AMX_PARTS * amx_depth(dk) * AMX_TILE;
+    const struct {
+        float **p;
+        int64_t n;
+    } part[] = {
+        {&w->left, 4 * tiles},
+        {&w->turned, 2 * tiles},
+        {&w->scores, 2 * N * N},
+        {&w->key_scale, N},
+        {&w->query_scale, N},
+        {&w->A, N * N},
+        {&w->P, N * N},
+        {&w->beta, N},
+        {&w->from_start, N},
+        {&w->take, N},
+        {&w->ask, N},
+        {&w->to_end, N},
+        {&w->right, 2 * tiles},
+        {&w->M, 2 * 2 * N * AMX_PANEL},
+        {&w->U, N * AMX_PANEL},
+        {&w->W, AMX_PARTS * 2 * AMX_TILE},
+        {&w->zeros, AMX_PANEL},
+    };
+    int64_t n = 0;
+    for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {
+        *part[i].p = work == NULL ? work : work + n;
+        n += part[i].n;
+    }
+    w->depth = amx_depth(dk);
+    return n;
+}
+
+#endif

@@ -1,0 +1,32 @@
+/* delta_chunk_amx_avx2.c - the chunked delta rule of machines with AMX over a model of its tiles,
+ * for machines without. */
+#include "delta_chunk_amx_avx2.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "../../src/kern/vec/vec_avx2.h"
+
+#define GDN_AMX_MODEL
+#include "../../src/kern/vec/amx.h"
+
+INLINE vf vf_low(vf x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
+}
+INLINE vf vf_high(vf x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000)));
+}
+INLINE vf vf_pair(vf low, vf high) {
+    const __m256i x = _mm256_srli_epi32(_mm256_castps_si256(low), 16);
+    return _mm256_or_ps(vf_high(high), _mm256_castsi256_ps(x));
+}
+INLINE vf vf_words(vf low, vf high) { return vf_pair(vf_round_bf16(low), vf_round_bf16(high)); }
+
+#include "../../src/kern/delta/delta_chunk_turn_avx2.h"
+
+#include "../../src/kern/delta/delta_chunk_amx_body.h"
+
+void delta_chunk_amx_model(const gdn_delta_chunk_args *a) {
+    delta_chunk_amx_body(a);
+}
