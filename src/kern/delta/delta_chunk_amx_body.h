@@ -199,7 +199,6 @@ typedef struct {
     const gdn_delta_chunk_args *a;
     const amx_work *w;
     float *S;     /* the panel                          */
-    float *M;     /* its products with K and Q          */
     int64_t v;    /* its first row of S                 */
     int64_t at;   /* the chunk's first token            */
     int n, rows;  /* tokens; rows of S                  */
@@ -265,7 +264,7 @@ INLINE void put_lanes(const pass *p, float *x, int j, vf y) {
 /* U of MOST_ROWS tokens from i on. */
 PART void corrections(const pass *p, int i) {
     const amx_work *w = p->w;
-    const float *A = w->A + i * CHUNK, *M = p->M + i * AMX_PANEL;
+    const float *A = w->A + i * CHUNK, *M = w->M + i * AMX_PANEL;
     float *U = w->U + i * AMX_PANEL;
     tile c;
     UNROLL
@@ -294,7 +293,7 @@ PART void corrections(const pass *p, int i) {
 
 PART void outputs(const pass *p, int i) {
     const amx_work *w = p->w;
-    const float *P = w->P + i * CHUNK, *M = p->M + (CHUNK + i) * AMX_PANEL;
+    const float *P = w->P + i * CHUNK, *M = w->M + (CHUNK + i) * AMX_PANEL;
     const float *U = w->U + i * AMX_PANEL;
     tile c;
     UNROLL
@@ -346,7 +345,9 @@ INLINE void vector_work(const pass *p, int share, int update_parts) {
     else outputs(p, i);
 }
 
-/* [2 CHUNK][AMX_PANEL] = left right, and the vector work of another panel, or of none, meanwhile. */
+/* [2 CHUNK][AMX_PANEL] = left right, and the vector work of another panel, or of none, meanwhile.
+ * That may read the other panel's M in the same place: its corrections are made when the first half
+ * is stored, and all of it when the second is. */
 INLINE void multiply(const amx_work *w, float *to, int parts, const pass *other, int other_parts) {
     enum { LINE = AMX_PANEL * (int)sizeof(float) };
     const int64_t depth = w->depth;
@@ -398,7 +399,6 @@ INLINE bool panel_at(pass *p, int v) {
     const int all = p->a->v1 - p->a->v0;
     if (v < 0 || v >= all) return false;
     p->S = p->a->held + v / AMX_PANEL * amx_panel_words(p->a->dk);
-    p->M = p->w->M + v / AMX_PANEL % 2 * 2 * CHUNK * AMX_PANEL;
     p->v = p->a->v0 + v;
     p->rows = all - v < AMX_PANEL ? all - v : AMX_PANEL;
     return true;
@@ -416,7 +416,7 @@ INLINE void panels(const pass *chunk, bool first, bool last, int parts, int key_
         const bool has_after = panel_at(&after, v + AMX_PANEL);
         const pass *const next = has_after ? &after : NULL;
         if (panel_at(&this, v))
-            multiply(w, this.M, parts, has_before ? &before : NULL, update_parts);
+            multiply(w, w->M, parts, has_before ? &before : NULL, update_parts);
         else if (has_before)
             for (int i = 0; i < SHARES; i++) vector_work(&before, i, update_parts);
         if (has_after && first) turn_in(&after);

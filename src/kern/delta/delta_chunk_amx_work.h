@@ -33,7 +33,7 @@ typedef struct {
     float *to_end;     /* [N]                     exp(G_last - G_i), times k's scale     */
     /* and of a panel: */
     float *right;   /* [parts][depth][2] tiles    words of the state; before, of K^T     */
-    float *M;       /* [2][2 N][AMX_PANEL]        K S^T, then Q S^T, of two panels in turn */
+    float *M;       /* [2 N][AMX_PANEL]           K S^T, then Q S^T                      */
     float *U;       /* [N][AMX_PANEL]                                                    */
     float *W;       /* [parts][2] tiles           words of U decayed to the chunk's end  */
     float *zeros;   /* [AMX_PANEL]                the values of tokens past the last     */
@@ -66,7 +66,7 @@ static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
         {&w->ask, N},
         {&w->to_end, N},
         {&w->right, 2 * tiles},
-        {&w->M, 2 * 2 * N * AMX_PANEL},
+        {&w->M, 2 * N * AMX_PANEL},
         {&w->U, N * AMX_PANEL},
         {&w->W, AMX_PARTS * 2 * AMX_TILE},
         {&w->zeros, AMX_PANEL},
