@@ -9,7 +9,7 @@
  *
  *     cc -O2 -Iinclude bench/op_speed.c build/libgdn.a $(pkg-config --libs jansson libpcre2-8
  *        libutf8proc libzstd libxxhash) -lm -pthread
- *     a.out [threads [prompt tokens [rounds ["decode recurrent chunked bf16 f32"]]]] */
+ *     a.out [threads [prompt tokens [rounds ["decode recurrent chunked rule bf16 f32"]]]] */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -133,6 +133,43 @@ static double timed(gdn_queue *q, const gdn_attention_args *a, double *cpu) {
     return t;
 }
 
+/* The delta rule's stage alone, on what the convolution would leave: best of rounds, after one that
+ * does not count. */
+static void rule(gdn_device *d, gdn_queue *q, gdn_type act, gdn_delta_form form, int64_t n,
+                 int n_thread, int rounds) {
+    gdn_delta_rule_args a = {
+        .core = tensor(d, act, 0, 3, n, NV, D, 0),
+        .q = tensor(d, act, 1, 3, n, NK, D, 0),
+        .k = tensor(d, act, 1, 3, n, NK, D, 0),
+        .v = tensor(d, act, 1, 3, n, NV, D, 0),
+        .b = tensor(d, act, 1, 2, n, NV, 0, 0),
+        .a = tensor(d, act, 1, 2, n, NV, 0, 0),
+        .A_log = tensor(d, GDN_F32, 1, 1, NV, 0, 0, 0),
+        .dt_bias = tensor(d, act, 1, 1, NV, 0, 0, 0),
+        .ssm_state = tensor(d, GDN_F32, 0.1f, 4, 1, NV, D, D),
+        .query_start_loc = tensor(d, GDN_I32, 0, 1, 2, 0, 0, 0),
+        .state_indices = tensor(d, GDN_I32, 0, 1, 1, 0, 0, 0),
+        .num_actual_tokens = n, .null_slot = -1, .form = form,
+    };
+    ((int32_t *)gdn_buffer_host(a.query_start_loc.buf))[1] = (int32_t)n;
+    double best = 1e9;
+    for (int i = 0; i < rounds + 1; i++) {
+        gdn_err err;
+        const double t0 = now();
+        must(gdn_delta_rule(q, &a, &err), &err);
+        must(gdn_queue_wait(q, &err), &err);
+        const double t = now() - t0;
+        if (i > 0 && t < best) best = t;
+    }
+    printf("{\"case\": \"delta rule\", \"act\": \"%s\", \"form\": \"%s\", \"tokens\": %lld, "
+           "\"ms\": %.2f, \"gfs_per_thread\": %.1f}\n",
+           gdn_type_name(act), form == GDN_FORM_CHUNKED ? "chunked" : "recurrent", (long long)n,
+           best * 1e3, 6.0 * D * D * NV * (double)n / best * 1e-9 / n_thread);
+    gdn_tensor *t[] = {&a.core, &a.q, &a.k, &a.v, &a.b, &a.a, &a.A_log, &a.dt_bias, &a.ssm_state,
+                       &a.query_start_loc, &a.state_indices};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) gdn_buffer_free(t[i]->buf);
+}
+
 static int by_value(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -211,7 +248,7 @@ int main(int argc, char **argv) {
     must(gdn_device_open("cpu", &o, &d, &err), &err);
     must(gdn_queue_create(d, &q, &err), &err);
     const gdn_type act[] = {GDN_BF16, GDN_F32};
-    const char *only = argc > 4 ? argv[4] : "decode recurrent chunked bf16 f32";
+    const char *only = argc > 4 ? argv[4] : "decode recurrent chunked rule bf16 f32";
     for (int i = 0; i < 2; i++) {
         if (strstr(only, gdn_type_name(act[i])) == NULL) continue;
         if (strstr(only, "decode") != NULL) decode(d, q, act[i], n_thread, rounds);
@@ -219,6 +256,10 @@ int main(int argc, char **argv) {
             prompt(d, q, act[i], GDN_FORM_RECURRENT, n, n_thread, rounds);
         if (strstr(only, "chunked") != NULL)
             prompt(d, q, act[i], GDN_FORM_CHUNKED, n, n_thread, rounds);
+        if (strstr(only, "rule") != NULL) {
+            rule(d, q, act[i], GDN_FORM_RECURRENT, n, n_thread, rounds);
+            rule(d, q, act[i], GDN_FORM_CHUNKED, n, n_thread, rounds);
+        }
     }
     gdn_queue_free(q);
     gdn_device_close(d);

@@ -28,5 +28,6 @@ INLINE vf vf_words(vf low, vf high) { return vf_pair(vf_round_bf16(low), vf_roun
 #include "../../src/kern/delta/delta_chunk_amx_body.h"
 
 void delta_chunk_amx_model(const gdn_delta_chunk_args *a) {
-    delta_chunk_amx_body(a);
+    if (a->bf16) delta_chunk_amx_body(a);
+    else gdn_delta_chunk_avx2(a);
 }

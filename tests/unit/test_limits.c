@@ -15,7 +15,8 @@
 #include "../../src/kern/limits/limits.h"
 
 static const unsigned masks[] = {GDN_ISA_REF, GDN_ISA_AVX2, GDN_ISA_AVX2 | GDN_ISA_AVX512,
-                                 GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16};
+                                 GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16,
+                                 GDN_ISA_ALL};
 enum { N_MASK = sizeof masks / sizeof *masks };
 
 /* A bit anywhere must come out: a loop that skips some of the memory would report a
@@ -58,9 +59,13 @@ static void works_every_round(void **state) {
         assert_true(fabs((double)k.fma(1000) - 16 * (276 + 24 * 0.999)) < 1);
     }
     if (isa & GDN_ISA_AVX512BF16) { /* two products of one */
-        gdn_limits_select(&k, isa);
+        gdn_limits_select(&k, isa & ~(unsigned)GDN_ISA_AMX);
         assert_non_null(k.dot);
         assert_true(k.dot(100) == 16 * (276 + 24 * 200));
+    }
+    if (isa & GDN_ISA_AMX) { /* 4 tiles of 256 sums, 32 products of one; 2^24 is not reached */
+        gdn_limits_select(&k, isa);
+        assert_true(k.dot(3) == 4 * 256 * 32 * 3);
     }
 }
 

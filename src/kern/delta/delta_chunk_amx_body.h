@@ -1,4 +1,4 @@
-/* delta_chunk_amx_body.h - the gated delta rule in chunks of 32 in AMX's tiles; included by
+/* delta_chunk_amx_body.h - the gated delta rule in chunks of 32 and bf16 in AMX's tiles; included by
  * delta_chunk_amx.c after a vec_<isa>.h, vec/amx.h and these names, where a word is two bf16 in four
  * bytes, the low one first:
  *
@@ -16,11 +16,9 @@
  *     O = exp(G) M_Q + P U                  vectors, in f32
  *     S = exp(G_last) S + K^T (exp(G_last - G) U)    tiles
  *
- * With bf16 M takes k, q and S rounded, and the update exact keys and U in two parts, 16 bits of it;
- * keys that are not exact are in two parts as well.  In f32 every number is three bf16 that add up to
- * it, and a product six of the nine products of parts: the other three are 2^-24 of it on average,
- * 2^-21 at most.  Keys and queries that are still to be normalised go through all this as they are, and
- * their norms into the gates.
+ * M takes k, q and S rounded, and the update exact keys and U in two parts, 16 bits of it; keys that
+ * are not exact are in two parts as well.  Keys and queries that are still to be normalised go through
+ * all this as they are, and their norms into the gates.
  *
  * A word holds numbers 16 apart, of dk or of tokens, not neighbours: so words are made of whole
  * vectors lane by lane, and the halves of the words of K^T are those of K.
@@ -65,26 +63,17 @@ INLINE void four_dots(void) {
 /* Tiles 0 .. 3 += a b, two by two.  The largest product comes last, and from one to the next only one
  * side is loaded where that is possible. */
 INLINE void add_products(operand a, int a_parts, operand b, int b_parts) {
-    if (a_parts == 3) {
-        rows_of(a, 2), columns_of(b, 0), four_dots();
-        rows_of(a, 1), four_dots();
-        columns_of(b, 1), four_dots();
-        rows_of(a, 0), four_dots();
-        columns_of(b, 2), four_dots();
-    } else {
-        if (a_parts == 2) rows_of(a, 1), columns_of(b, 0), four_dots();
-        rows_of(a, 0);
-        if (b_parts == 2) columns_of(b, 1), four_dots();
-    }
+    if (a_parts == 2) rows_of(a, 1), columns_of(b, 0), four_dots();
+    rows_of(a, 0);
+    if (b_parts == 2) columns_of(b, 1), four_dots();
     columns_of(b, 0), four_dots();
 }
 
-/* Two vectors to words, each part below the one before.  Three parts are all bits of a number,
- * however they are cut, and to cut takes less than to round. */
+/* Two vectors to words, each part what the one before left. */
 INLINE void put_words(float *to, int64_t part, vf low, vf high, int parts) {
     UNROLL
     for (int i = 0; i < parts; i++, to += part) {
-        const vf x = parts == AMX_PARTS ? vf_pair(low, high) : vf_words(low, high);
+        const vf x = vf_words(low, high);
         vf_store(to, x);
         low = vf_sub(low, vf_low(x));
         high = vf_sub(high, vf_high(x));
@@ -440,18 +429,14 @@ INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t
     multiply(w, w->scores, parts, NULL, 0);
 }
 
-/* The three kinds of numbers: f32, bf16 whose keys are rounded, and exact ones. */
-PART void rows_f32(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
-    chunk_rows(a, w, t0, n, 3, 3);
-}
-PART void rows_bf16(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
+/* Keys that are rounded, and exact ones. */
+PART void rows_rounded(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
     chunk_rows(a, w, t0, n, 1, 2);
 }
 PART void rows_raw(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
     chunk_rows(a, w, t0, n, 1, 1);
 }
-PART void panels_f32(const pass *p, bool first, bool last) { panels(p, first, last, 3, 3, 3); }
-PART void panels_bf16(const pass *p, bool first, bool last) { panels(p, first, last, 1, 2, 2); }
+PART void panels_rounded(const pass *p, bool first, bool last) { panels(p, first, last, 1, 2, 2); }
 PART void panels_raw(const pass *p, bool first, bool last) { panels(p, first, last, 1, 1, 2); }
 
 INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
@@ -465,14 +450,12 @@ INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
         const bool first = a->first && t == 0, last = a->last && t + n == a->n_tok;
         const pass chunk = {.a = a, .w = &w, .at = t, .n = n};
         if (!a->same) {
-            if (!a->bf16) rows_f32(a, &w, t, n);
-            else if (!a->raw) rows_bf16(a, &w, t, n);
-            else rows_raw(a, &w, t, n);
+            if (a->raw) rows_raw(a, &w, t, n);
+            else rows_rounded(a, &w, t, n);
         }
         gates(a, &w, t, n);
-        if (!a->bf16) panels_f32(&chunk, first, last);
-        else if (!a->raw) panels_bf16(&chunk, first, last);
-        else panels_raw(&chunk, first, last);
+        if (a->raw) panels_raw(&chunk, first, last);
+        else panels_rounded(&chunk, first, last);
     }
     amx_end();
 }

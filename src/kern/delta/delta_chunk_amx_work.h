@@ -15,7 +15,7 @@ enum {
     AMX_SIDE = 16,                    /* rows of a tile, and words of a row           */
     AMX_TILE = AMX_SIDE * AMX_SIDE,   /* words                                        */
     AMX_PANEL = 2 * AMX_SIDE,         /* rows of S that pass together                 */
-    AMX_PARTS = 3,                    /* bf16 whose sum is an f32                     */
+    AMX_PARTS = 2,                    /* bf16 whose sum is an f32 to 16 bits, at most */
 };
 
 typedef struct {

@@ -40,6 +40,10 @@ void gdn_limits_select(gdn_limits_kern *k, unsigned isa) {
         k->dot = gdn_limit_dot_avx512bf16;
         k->dot_flop = GDN_LIMIT_DOT_AVX512BF16;
     }
+    if (isa & GDN_ISA_AMX) {
+        k->dot = gdn_limit_dot_amx;
+        k->dot_flop = GDN_LIMIT_DOT_AMX;
+    }
 #endif
 }
 

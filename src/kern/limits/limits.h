@@ -21,7 +21,7 @@ typedef float gdn_limit_flop_fn(int64_t rounds);
 
 gdn_limit_read_fn gdn_limit_read_ref, gdn_limit_read_avx2, gdn_limit_read_avx512;
 gdn_limit_flop_fn gdn_limit_fma_ref, gdn_limit_fma_avx2, gdn_limit_fma_avx512;
-gdn_limit_flop_fn gdn_limit_dot_avx512bf16;
+gdn_limit_flop_fn gdn_limit_dot_avx512bf16, gdn_limit_dot_amx;
 
 /* Operations in one round of each. */
 enum {
@@ -29,6 +29,7 @@ enum {
     GDN_LIMIT_FMA_AVX2 = 2 * 8 * 12,
     GDN_LIMIT_FMA_AVX512 = 2 * 16 * 24,
     GDN_LIMIT_DOT_AVX512BF16 = 4 * 16 * 24,
+    GDN_LIMIT_DOT_AMX = 2 * 16 * 16 * 32 * 4,
 };
 
 typedef struct {
