@@ -115,6 +115,7 @@ struct gdn_device {
     char name[32];
     bool dry_run;         /* calls are checked, what kernels compute is not looked at */
     bool checked;         /* it has passed its start-up check */
+    bool plain;           /* nothing is replayed: it went wrong there */
     pthread_mutex_t busy; /* held while an op is handed over */
 };
 struct gdn_buffer {
@@ -145,7 +146,7 @@ gdn_status gdn_device_choose(const gdn_backend *const *backend, int n, const gdn
 gdn_status gdn_device_open_default(const gdn_device_opts *o, uint64_t need, gdn_device **out,
                                    gdn_err *err);
 
-/* pass_begin and pass_end under the device's lock (device.c). */
+/* pass_begin and pass_end under the device's lock, unless it is plain (device.c). */
 bool gdn_pass_begin(gdn_queue *q, const gdn_pass *p);
 void gdn_pass_end(gdn_queue *q, bool ok);
 

@@ -157,7 +157,7 @@ gdn_status gdn_queue_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buff
 }
 
 bool gdn_pass_begin(gdn_queue *q, const gdn_pass *p) {
-    if (q->device->backend->pass_begin == NULL) return false;
+    if (q->device->backend->pass_begin == NULL || q->device->plain) return false;
     pthread_mutex_lock(&q->device->busy);
     const bool again = q->device->backend->pass_begin(q, p);
     pthread_mutex_unlock(&q->device->busy);
