@@ -167,7 +167,9 @@ typedef struct {
     uint64_t n_page, n_page_used;
     uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions or launches
                                       (of the device: other engines' count too)            */
-    uint64_t calls, launches;      /* that the device's driver accepted, since it was opened */
+    /* Of the device since it was opened: calls that its driver accepted, kernels launched; passes over
+     * the model whose launches were noted, and those that were made again as one call. */
+    uint64_t calls, launches, recorded, replayed;
     int32_t  n_running, n_waiting; /* requests                                             */
     uint64_t prompt_tokens, cached_tokens; /* of prompts: all, and those not evaluated      */
     uint64_t n_snapshot, snapshot_bytes, snapshot_most; /* now, and the budget              */

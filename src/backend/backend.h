@@ -47,6 +47,19 @@ typedef struct {
 
 typedef enum { GDN_CONV_SD = 1, GDN_CONV_DS = 2 } gdn_conv_layout;
 
+/* Ops that come again with the same arguments, all but what lies in device memory: `kind` says
+ * which ones, the rest what sizes and places among the arguments depend on.  Everything that an
+ * argument may depend on and that may change is in here. */
+typedef struct {
+    int32_t kind, n_row, n_seq, at;
+} gdn_pass;
+
+/* What the driver accepted so far: calls, and kernels launched, those of replayed passes too; passes
+ * that were noted, and replayed. */
+typedef struct {
+    uint64_t calls, launches, recorded, replayed;
+} gdn_counts;
+
 typedef struct gdn_backend {
     const char *name; /* "cpu" */
 
@@ -77,13 +90,18 @@ typedef struct gdn_backend {
     gdn_status (*copy)(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
                        uint64_t from_at, uint64_t bytes, gdn_err *err);
 
+    /* Around the ops of a pass.  begin: true, all of it has been queued from what was noted earlier,
+     * and the ops are left out; false: they follow, and may be noted while they run.  Failures lead
+     * to false.  ok: they were all queued.  Both NULL: nothing is replayed. */
+    bool       (*pass_begin)(gdn_queue *q, const gdn_pass *p);
+    void       (*pass_end)(gdn_queue *q, bool ok);
+
     gdn_status (*weight_create)(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                                 gdn_err *err);
     void       (*weight_free)(gdn_weight *w);
 
     uint64_t (*regions)(const gdn_device *d); /* parallel regions so far; NULL: none */
-    /* What the driver accepted so far: calls, and kernels launched; NULL: there is no driver. */
-    void     (*counts)(const gdn_device *d, uint64_t *calls, uint64_t *launches);
+    gdn_counts (*counts)(const gdn_device *d); /* NULL: there is no driver */
     /* Which set of kernels runs, a word: results of two sets differ in their last bits.  NULL: there
      * is one. */
     const char *(*kernels)(const gdn_device *d);
@@ -97,6 +115,7 @@ struct gdn_device {
     char name[32];
     bool dry_run;         /* calls are checked, what kernels compute is not looked at */
     bool checked;         /* it has passed its start-up check */
+    bool plain;           /* nothing is replayed: it went wrong there */
     pthread_mutex_t busy; /* held while an op is handed over */
 };
 struct gdn_buffer {
@@ -126,6 +145,10 @@ gdn_status gdn_device_choose(const gdn_backend *const *backend, int n, const gdn
                              uint64_t need, gdn_device **out, gdn_err *err);
 gdn_status gdn_device_open_default(const gdn_device_opts *o, uint64_t need, gdn_device **out,
                                    gdn_err *err);
+
+/* pass_begin and pass_end under the device's lock, unless it is plain (device.c). */
+bool gdn_pass_begin(gdn_queue *q, const gdn_pass *p);
+void gdn_pass_end(gdn_queue *q, bool ok);
 
 /* The first byte of a tensor that the host can reach. */
 static inline void *gdn_tensor_host(const gdn_tensor *t) {

@@ -156,6 +156,21 @@ gdn_status gdn_queue_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buff
     return st;
 }
 
+bool gdn_pass_begin(gdn_queue *q, const gdn_pass *p) {
+    if (q->device->backend->pass_begin == NULL || q->device->plain) return false;
+    pthread_mutex_lock(&q->device->busy);
+    const bool again = q->device->backend->pass_begin(q, p);
+    pthread_mutex_unlock(&q->device->busy);
+    return again;
+}
+
+void gdn_pass_end(gdn_queue *q, bool ok) {
+    if (q->device->backend->pass_end == NULL) return;
+    pthread_mutex_lock(&q->device->busy);
+    q->device->backend->pass_end(q, ok);
+    pthread_mutex_unlock(&q->device->busy);
+}
+
 const char *gdn_type_name(gdn_type t) {
     static const char *const name[] = {"f32", "bf16", "f16", "f8", "i32", "u8"};
     return (unsigned)t < sizeof name / sizeof *name ? name[t] : "?";

@@ -51,5 +51,7 @@ void gdn_selftest_drop(gdn_selftest *t);
 
 /* All operators that are tried. */
 void gdn_selftest_ops(gdn_selftest *t);
+/* Ops that the device may make again as one. */
+void gdn_selftest_replay(gdn_selftest *t);
 
 #endif

@@ -249,6 +249,31 @@ static void largest(gdn_selftest *t) {
     gdn_selftest_same(t, "min", &least, 0);
 }
 
+/* --- replay ------------------------------------------------------------------------- */
+
+/* One op upon the other, with other rows every time: the last times the device may make them again. */
+void gdn_selftest_replay(gdn_selftest *t) {
+    enum { TIMES = 4, ROW = 3, N = 100 };
+    const gdn_pass key = {.kind = 1};
+    begin(t, "replay");
+    const gdn_pair x = gdn_selftest_out(t, GDN_F32, ROW, N, 0),
+                   half = gdn_selftest_out(t, GDN_BF16, ROW, N, 0),
+                   y = gdn_selftest_out(t, GDN_F32, ROW, N, 0);
+    for (int i = 0; i < TIMES; i++) {
+        const gdn_pair from = gdn_selftest_random(t, GDN_F32, -1, 1, ROW, N, 0, 0);
+        ON_BOTH(t, gdn_op_cast, gdn_cast_args, .y = x.on[s], .x = from.on[s])
+        for (int s = 0; s < SELFTEST_SIDES && t->st == GDN_OK; s++) {
+            const gdn_cast_args down = {.y = half.on[s], .x = x.on[s]},
+                                up = {.y = y.on[s], .x = half.on[s]};
+            if (gdn_pass_begin(t->queue[s], &key)) continue;
+            gdn_selftest_ran(t, gdn_op_cast(t->queue[s], &down, &t->why));
+            gdn_selftest_ran(t, gdn_op_cast(t->queue[s], &up, &t->why));
+            gdn_pass_end(t->queue[s], t->st == GDN_OK);
+        }
+        gdn_selftest_same(t, "y", &y, 0);
+    }
+}
+
 void gdn_selftest_ops(gdn_selftest *t) {
     static const gdn_type weights[] = {GDN_BF16, GDN_F32, GDN_F8};
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)

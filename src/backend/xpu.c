@@ -13,6 +13,7 @@
 #include "constraints.h"
 #include "xpu_driver.h"
 #include "xpu_queue.h"
+#include "xpu_replay.h"
 #include "xpu_x.h"
 
 /* --- devices ------------------------------------------------------------------------ */
@@ -74,18 +75,21 @@ static gdn_status open_device(const char *arg, const gdn_device_opts *o, gdn_dev
     else
         snprintf(d->kernels, sizeof d->kernels, "%s%d %08x", d->emulated ? "emulated" : "xmx",
                  d->sg, (unsigned)h);
-    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\" memory=%s%s kernels=\"%s\"%s%s%s",
-            d->base.name, d->info->name, d->info->driver, d->usm != NULL ? "usm" : "buffer",
+    gdn_log(GDN_LOG_INFO, "device name=%s opencl=\"%s\" driver=\"%s\" memory=%s replay=%s%s "
+            "kernels=\"%s\"%s%s%s", d->base.name, d->info->name, d->info->driver,
+            d->usm != NULL ? "usm" : "buffer", d->record != NULL ? "yes" : "no",
             d->info->intel ? "" : " stand_in=1", d->kernels, why[0] != '\0' ? " why=\"" : "", why,
             why[0] != '\0' ? "\"" : "");
     *out = &d->base;
     return GDN_OK;
 }
 
-static void counts(const gdn_device *dev, uint64_t *calls, uint64_t *launches) {
+static gdn_counts counts(const gdn_device *dev) {
     const xpu_device *d = (const xpu_device *)dev;
-    *calls = d->n_call;
-    *launches = d->n_launch;
+    return (gdn_counts){.calls = d->n_call,
+                        .launches = d->n_launch,
+                        .recorded = d->n_recorded,
+                        .replayed = d->n_replayed};
 }
 
 static uint64_t launches(const gdn_device *d) { return ((const xpu_device *)d)->n_launch; }
@@ -150,6 +154,8 @@ const gdn_backend gdn_backend_xpu = {
     .write = xpu_queue_write,
     .read = xpu_queue_read,
     .copy = xpu_queue_copy,
+    .pass_begin = xpu_pass_begin,
+    .pass_end = xpu_pass_end,
     .weight_create = xpu_weight_create,
     .weight_free = xpu_weight_free,
     .counts = counts,

@@ -65,6 +65,7 @@ enum {
 typedef struct xpu_named   xpu_named;   /* a kernel, and what arguments it has (xpu_program.c) */
 typedef struct xpu_program xpu_program; /* a file of kernels, compiled (xpu_program.c) */
 typedef struct xpu_stage   xpu_stage;   /* a copy that a write still reads (xpu_queue.c) */
+typedef struct xpu_passes  xpu_passes;  /* launches that were noted (xpu_replay.c) */
 
 typedef struct {
     gdn_device       base;
@@ -74,9 +75,11 @@ typedef struct {
     xpu_program     *program;   /* a list, the latest first                      */
     const xpu_cl_device *info;
     const xpu_usm_table *usm;   /* NULL: memory is made of buffer objects        */
+    const xpu_record_table *record; /* NULL: nothing is replayed                 */
     _Atomic uint64_t n_call;    /* calls that the driver accepted                */
     _Atomic uint64_t n_freed;   /* pieces of memory let go                       */
     uint64_t         n_launch;
+    uint64_t         n_recorded, n_replayed; /* passes                           */
     char             kernels[32];
     int              sg;        /* tier X (xpu_x.h): size of a sub-group; 0: tier P  */
     bool             emulated;  /* by a model                                        */
@@ -93,6 +96,8 @@ typedef struct {
     cl_mem           fault;   /* int[4]: code, index, value; read by a wait when armed */
     bool             armed;
     bool             used;    /* something was queued since the last wait              */
+    uint64_t         n_wait;
+    xpu_passes      *passes;  /* NULL: nothing is replayed                             */
     xpu_stage       *stage;
     uint64_t         staged;  /* bytes */
     struct {                  /* of rope_angles: turns per position, kept from step to step */
@@ -129,7 +134,8 @@ static inline cl_mem xpu_mem(const gdn_buffer *b) {
 
 typedef struct {
     xpu_queue  *q;
-    xpu_named  *kernel;
+    cl_kernel   kernel;
+    xpu_named  *has;    /* what its arguments are; NULL: not known */
     const char *file, *name;
     cl_uint     n_arg;
     gdn_status  st; /* the first failure, and what it was */
@@ -174,7 +180,7 @@ gdn_status xpu_put(gdn_queue *q, cl_mem to, uint64_t at, const void *from, uint6
 /* Waits: for the rare op that cannot go on without a value. */
 gdn_status xpu_get(gdn_queue *q, void *to, cl_mem from, uint64_t at, uint64_t bytes, gdn_err *err);
 
-/* After an enqueue into the queue: its result and what was done. */
+/* After an enqueue into the queue that starts no kernel: its result and what was done. */
 gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err);
 
 void       xpu_programs_free(xpu_device *d);
@@ -214,6 +220,12 @@ XPU_OP_LIST(X)
 #undef X
 
 bool xpu_real(void); /* xpu_real.c */
+
+/* xpu_replay.c; while a pass is noted: a kernel of one launch's own, NULL where it is none; a launch;
+ * that something came which cannot be made again. */
+cl_kernel xpu_note_kernel(xpu_queue *q, cl_program program, const char *name);
+void      xpu_note_launch(xpu_queue *q, cl_kernel k, const size_t global[3], const size_t local[3]);
+void      xpu_note_other(xpu_queue *q);
 
 gdn_status xpu_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                              gdn_err *err);

@@ -42,7 +42,8 @@ static bool load(void) {
 }
 
 _Static_assert(sizeof(xpu_cl_table) % sizeof(void *) == 0 &&
-               sizeof(xpu_usm_table) % sizeof(void *) == 0, "tables of pointers");
+               sizeof(xpu_usm_table) % sizeof(void *) == 0 &&
+               sizeof(xpu_record_table) % sizeof(void *) == 0, "tables of pointers");
 
 static void text(cl_device_id d, cl_device_info what, char *out, size_t n) {
     size_t got = 0;
@@ -109,24 +110,59 @@ bool xpu_cl_has_extension(cl_device_id d, const char *name) {
     return has;
 }
 
-/* All of it or nothing. */
+/* A table of n functions, all of them or nothing. */
+static void find(cl_platform_id p, const char *const *name, size_t n, void *table) {
+    enum { MOST = 8 };
+    void *all[MOST];
+    for (size_t i = 0; i < n; i++) {
+        all[i] = xpu_cl.clGetExtensionFunctionAddressForPlatform(p, name[i]);
+        if (all[i] == NULL) return;
+    }
+    memcpy(table, all, n * sizeof *all);
+}
+
 static void find_usm(xpu_cl_device *x) {
     static const char *const names[] = {
 #define X(name) #name,
         XPU_USM_LIST(X)
 #undef X
     };
-    xpu_usm_table all;
-    if (!xpu_cl_has_extension(x->id, "cl_intel_unified_shared_memory") ||
+    if (xpu_cl_has_extension(x->id, "cl_intel_unified_shared_memory") &&
         (number(x->id, CL_DEVICE_DEVICE_MEM_CAPABILITIES_INTEL, sizeof(cl_bitfield)) &
-         CL_UNIFIED_SHARED_MEMORY_ACCESS_INTEL) == 0)
-        return;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        void *f = xpu_cl.clGetExtensionFunctionAddressForPlatform(x->platform, names[i]);
-        if (f == NULL) return;
-        memcpy((char *)&all + i * sizeof f, &f, sizeof f);
-    }
-    x->usm = all;
+         CL_UNIFIED_SHARED_MEMORY_ACCESS_INTEL) != 0)
+        find(x->platform, names, sizeof names / sizeof *names, &x->usm);
+}
+
+/* The version of an extension, 0: the device has none or does not say. */
+static cl_version_khr extension_version(cl_device_id d, const char *name) {
+    size_t bytes = 0;
+    if (xpu_cl.clGetDeviceInfo(d, CL_DEVICE_EXTENSIONS_WITH_VERSION_KHR, 0, NULL, &bytes) !=
+        CL_SUCCESS)
+        return 0;
+    cl_name_version_khr *all = calloc(1, bytes + 1);
+    cl_version_khr version = 0;
+    if (all != NULL && xpu_cl.clGetDeviceInfo(d, CL_DEVICE_EXTENSIONS_WITH_VERSION_KHR, bytes, all,
+                                              NULL) == CL_SUCCESS)
+        for (size_t i = 0; i < bytes / sizeof *all; i++)
+            if (strcmp(all[i].name, name) == 0) version = all[i].version;
+    free(all);
+    return version;
+}
+
+/* Provisional versions changed what functions take, but not for those of XPU_RECORD_LIST: from 0.9.0 on
+ * to 0.9.8, of which 1.0 is another name.  Queues are in order, without properties. */
+static void find_record(xpu_cl_device *x) {
+    static const char *const names[] = {
+#define X(name) #name,
+        XPU_RECORD_LIST(X)
+#undef X
+    };
+    const cl_version_khr v = extension_version(x->id, "cl_khr_command_buffer");
+    const bool known = (v >= CL_MAKE_VERSION_KHR(0, 9, 0) && v <= CL_MAKE_VERSION_KHR(0, 9, 8)) ||
+                       (CL_VERSION_MAJOR_KHR(v) == 1 && CL_VERSION_MINOR_KHR(v) == 0);
+    if (known && number(x->id, CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR,
+                        sizeof(cl_bitfield)) == 0)
+        find(x->platform, names, sizeof names / sizeof *names, &x->record);
 }
 
 static void add(cl_platform_id platform, cl_device_id d, bool gpu) {
@@ -142,6 +178,7 @@ static void add(cl_platform_id platform, cl_device_id d, bool gpu) {
     x.memory_bytes = number(d, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong));
     x.max_alloc = number(d, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong));
     find_usm(&x);
+    find_record(&x);
     int at = found.n;
     if (x.intel)
         for (at = 0; at < found.n && found.device[at].intel;) at++;

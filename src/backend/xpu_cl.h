@@ -6,6 +6,7 @@
 #define GDN_BACKEND_XPU_CL_H
 
 #define CL_TARGET_OPENCL_VERSION 120
+#define CL_ENABLE_BETA_EXTENSIONS /* some headers hide cl_khr_command_buffer without it */
 #include <CL/cl.h>
 #include <CL/cl_ext.h>
 #include <stdbool.h>
@@ -65,6 +66,20 @@ typedef struct {
 #undef X
 } xpu_usm_table;
 
+/* Of cl_khr_command_buffer. */
+#define XPU_RECORD_LIST(X)        \
+    X(clCreateCommandBufferKHR)   \
+    X(clReleaseCommandBufferKHR)  \
+    X(clFinalizeCommandBufferKHR) \
+    X(clCommandNDRangeKernelKHR)  \
+    X(clEnqueueCommandBufferKHR)
+
+typedef struct {
+#define X(name) name##_fn name;
+    XPU_RECORD_LIST(X)
+#undef X
+} xpu_record_table;
+
 enum {
     XPU_MAX_DEVICE = 16,
     XPU_NEED_GROUP = 256, /* items of a work-group, and bytes of its local memory */
@@ -74,7 +89,8 @@ enum {
 typedef struct {
     cl_device_id id;
     cl_platform_id platform;
-    xpu_usm_table usm;        /* all NULL where there is none               */
+    xpu_usm_table usm;        /* both all NULL where there is none          */
+    xpu_record_table record;
     bool     intel;           /* an Intel GPU; everything else is a stand-in */
     char     name[80];
     char     driver[80];      /* version of the device's language and driver */

@@ -66,9 +66,20 @@ static gdn_status choose_memory(xpu_device *d, gdn_err *err) {
     return GDN_OK;
 }
 
+/* Whether passes that come again are replayed. */
+static gdn_status choose_replay(xpu_device *d, gdn_err *err) {
+    const char *asked = gdn_switch_get(GDN_SWITCH_XPU_REPLAY);
+    const bool off = asked != NULL && strcmp(asked, "off") == 0;
+    if (asked != NULL && !off && strcmp(asked, "on") != 0)
+        return gdn_fail(err, GDN_E_INVALID, "GDN_XPU_REPLAY is \"%.20s\"; need on or off", asked);
+    d->record = off || d->info->record.clCreateCommandBufferKHR == NULL ? NULL : &d->info->record;
+    return GDN_OK;
+}
+
 gdn_status xpu_driver_open(xpu_device *d, gdn_err *err) {
     cl_int e;
-    const gdn_status st = choose_memory(d, err);
+    gdn_status st = choose_memory(d, err);
+    if (st == GDN_OK) st = choose_replay(d, err);
     if (st != GDN_OK) return st;
     d->context = xpu_cl.clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
     if (d->context == NULL || e != CL_SUCCESS) return xpu_failed(d, e, err, "a context");
@@ -180,6 +191,36 @@ cl_int xpu_driver_launch(xpu_device *d, cl_command_queue q, cl_kernel k, const s
     d->n_launch++; /* under the device's lock */
     return accepted(d, xpu_cl.clEnqueueNDRangeKernel(q, k, 3, NULL, global, local, 0, NULL, event));
 }
+
+/* --- launches made again ------------------------------------------------------------ */
+
+cl_int xpu_driver_record(xpu_device *d, cl_command_queue q, cl_command_buffer_khr *out) {
+    cl_int e;
+    *out = d->record->clCreateCommandBufferKHR(1, &q, NULL, &e);
+    return *out == NULL && e == CL_SUCCESS ? CL_OUT_OF_RESOURCES : accepted(d, e);
+}
+
+cl_int xpu_driver_note(xpu_device *d, cl_command_buffer_khr b, cl_kernel k, const size_t global[3],
+                       const size_t local[3]) {
+    return accepted(d, d->record->clCommandNDRangeKernelKHR(b, NULL, NULL, k, 3, NULL, global, local,
+                                                            0, NULL, NULL, NULL));
+}
+
+cl_int xpu_driver_recorded(xpu_device *d, cl_command_buffer_khr b) {
+    return accepted(d, d->record->clFinalizeCommandBufferKHR(b));
+}
+
+cl_int xpu_driver_replay(xpu_device *d, cl_command_buffer_khr b, uint64_t n_launch) {
+    const cl_int e = accepted(d, d->record->clEnqueueCommandBufferKHR(0, NULL, b, 0, NULL, NULL));
+    if (e == CL_SUCCESS) d->n_launch += n_launch;
+    return e;
+}
+
+void xpu_driver_forget(xpu_device *d, cl_command_buffer_khr b) {
+    d->record->clReleaseCommandBufferKHR(b);
+}
+
+/* --- waiting ------------------------------------------------------------------------ */
 
 cl_int xpu_driver_finish(cl_command_queue q, cl_event last) {
     cl_int e = xpu_cl.clFinish(q), status = CL_COMPLETE;

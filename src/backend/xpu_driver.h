@@ -34,6 +34,16 @@ cl_int xpu_driver_value(xpu_device *d, cl_kernel k, cl_uint i, size_t bytes, con
 cl_int xpu_driver_launch(xpu_device *d, cl_command_queue q, cl_kernel k, const size_t global[3],
                          const size_t local[3], cl_event *event);
 
+/* Launches noted and made again (cl_khr_command_buffer), where d->record is not NULL.  What is noted
+ * keeps the kernel and its arguments as they are then: nobody else may set them. */
+cl_int xpu_driver_record(xpu_device *d, cl_command_queue q, cl_command_buffer_khr *out);
+cl_int xpu_driver_note(xpu_device *d, cl_command_buffer_khr b, cl_kernel k, const size_t global[3],
+                       const size_t local[3]);
+cl_int xpu_driver_recorded(xpu_device *d, cl_command_buffer_khr b);
+/* Not again before it has been waited for. */
+cl_int xpu_driver_replay(xpu_device *d, cl_command_buffer_khr b, uint64_t n_launch);
+void   xpu_driver_forget(xpu_device *d, cl_command_buffer_khr b);
+
 /* Until all is done.  last: the last command's event or NULL, which is let go; how it ended is part
  * of the result. */
 cl_int xpu_driver_finish(cl_command_queue q, cl_event last);

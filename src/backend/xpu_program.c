@@ -32,6 +32,7 @@ struct xpu_named {
     xpu_named *next;
     char      *name;
     cl_kernel  cl;
+    cl_program of;
     uint64_t   n_freed;
     set_arg    arg[MAX_ARG];
 };
@@ -228,6 +229,7 @@ static gdn_status kernel(xpu_device *d, const char *file, const char *name, xpu_
         free(k);
         return xpu_failed(d, e, err, "kernel %s of %s_xpu.cl", name, file);
     }
+    k->of = p->cl;
     k->next = p->kernel;
     p->kernel = *out = k;
     return GDN_OK;
@@ -254,11 +256,18 @@ void xpu_programs_free(xpu_device *d) {
 xpu_call xpu_begin(gdn_queue *q, const char *file, const char *name) {
     xpu_call c = {.q = xpu_queue_of(q), .file = file, .name = name};
     xpu_device *d = xpu_of(q);
-    c.st = kernel(d, file, name, &c.kernel, &c.why);
-    if (c.st != GDN_OK || c.kernel->n_freed == d->n_freed) return c;
-    for (int i = 0; i < MAX_ARG; i++)
-        if (c.kernel->arg[i].kind == ARG_MEMORY) c.kernel->arg[i].kind = 0;
-    c.kernel->n_freed = d->n_freed;
+    c.st = kernel(d, file, name, &c.has, &c.why);
+    if (c.st != GDN_OK) return c;
+    c.kernel = c.has->cl;
+    const cl_kernel own = xpu_note_kernel(c.q, c.has->of, name);
+    if (own != NULL) {
+        c.kernel = own;
+        c.has = NULL;
+    } else if (c.has->n_freed != d->n_freed) {
+        for (int i = 0; i < MAX_ARG; i++)
+            if (c.has->arg[i].kind == ARG_MEMORY) c.has->arg[i].kind = 0;
+        c.has->n_freed = d->n_freed;
+    }
     return c;
 }
 
@@ -270,19 +279,19 @@ static void argument(xpu_call *c, int kind, size_t bytes, const void *v) {
     set_arg now = {.kind = (uint8_t)kind};
     const void *what = kind == ARG_LOCAL ? &bytes : v; /* of local memory the size is all */
     const size_t n = kind == ARG_LOCAL ? sizeof bytes : bytes;
-    const bool fits = i < MAX_ARG && n <= ARG_BYTES;
+    const bool fits = c->has != NULL && i < MAX_ARG && n <= ARG_BYTES;
     if (fits) {
         now.bytes = (uint8_t)n;
         memcpy(now.v, what, n);
-        if (memcmp(&now, &c->kernel->arg[i], sizeof now) == 0) return;
+        if (memcmp(&now, &c->has->arg[i], sizeof now) == 0) return;
     }
     cl_mem m = NULL;
     if (kind == ARG_MEMORY) memcpy(&m, v, sizeof m);
-    const cl_int e = kind == ARG_MEMORY ? xpu_driver_memory(d, c->kernel->cl, i, m)
-                                        : xpu_driver_value(d, c->kernel->cl, i, bytes, v);
+    const cl_int e = kind == ARG_MEMORY ? xpu_driver_memory(d, c->kernel, i, m)
+                                        : xpu_driver_value(d, c->kernel, i, bytes, v);
     if (e != CL_SUCCESS)
         c->st = xpu_failed(d, e, &c->why, "argument %u of kernel %s", i, c->name);
-    if (i < MAX_ARG) c->kernel->arg[i] = fits && e == CL_SUCCESS ? now : (set_arg){0};
+    if (c->has != NULL && i < MAX_ARG) c->has->arg[i] = fits && e == CL_SUCCESS ? now : (set_arg){0};
 }
 
 static void value(xpu_call *c, size_t bytes, const void *v) { argument(c, ARG_VALUE, bytes, v); }
@@ -328,8 +337,9 @@ gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], g
         items[i] = (size_t)local[i];
         global[i] = (size_t)groups[i] * items[i];
     }
-    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel->cl, global, items,
-                                       NULL);
+    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel, global, items, NULL);
     if (e != CL_SUCCESS) return xpu_failed(xpu_of(&c->q->base), e, err, "kernel %s", c->name);
-    return xpu_queued(c->q, e, c->name, err);
+    c->q->used = true;
+    xpu_note_launch(c->q, c->kernel, global, items);
+    return GDN_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "xpu_driver.h"
 #include "xpu_queue.h"
+#include "xpu_replay.h"
 
 struct xpu_stage {
     xpu_stage *next;
@@ -15,6 +16,7 @@ enum { STAGE_BYTES = 1 << 20, STAGE_ALL = 16 << 20 };
 
 gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err) {
     if (result != CL_SUCCESS) return xpu_failed(xpu_of(&q->base), result, err, "%s", what);
+    xpu_note_other(q);
     q->used = true;
     return GDN_OK;
 }
@@ -27,6 +29,7 @@ gdn_status xpu_queue_create(gdn_device *dev, gdn_queue **out, gdn_err *err) {
     const cl_int e = xpu_driver_queue(d, &q->cl);
     gdn_status st = e == CL_SUCCESS ? GDN_OK : xpu_failed(d, e, err, "a queue");
     if (st == GDN_OK) st = xpu_alloc(d, 4 * sizeof(cl_int), true, &q->fault, err);
+    if (st == GDN_OK) st = xpu_passes_create(q, err);
     if (st != GDN_OK) xpu_queue_free(&q->base);
     else *out = &q->base;
     return st;
@@ -45,6 +48,7 @@ void xpu_queue_free(gdn_queue *queue) {
     xpu_queue *q = xpu_queue_of(queue);
     xpu_device *d = xpu_of(queue);
     if (q->used) xpu_driver_finish(q->cl, NULL); /* nobody waited for it */
+    xpu_passes_free(q);
     for (int i = 0; i < XPU_N_SCRATCH; i++) xpu_free(d, q->scratch[i].mem);
     xpu_free(d, q->rope.turn);
     xpu_free(d, q->fault);
@@ -86,6 +90,7 @@ gdn_status xpu_queue_wait(gdn_queue *queue, gdn_err *err) {
     if (e == CL_SUCCESS) e = done;
     if (!q->armed) fault[0] = 0;
     q->used = q->armed = false;
+    q->n_wait++;
     free_stages(q);
     if (e != CL_SUCCESS) return xpu_failed(d, e, err, "a wait");
     return fault[0] != 0 ? report(q, fault, err) : GDN_OK;

@@ -8,6 +8,7 @@
     X(ISA, "best instruction set the cpu device may use: ref, avx2, avx512, avx512bf16 or amx") \
     X(BF16, "always: fast mathematics rounds small models too")                            \
     X(XPU_MEMORY, "usm or buffer: what the xpu device's memory is made of")               \
+    X(XPU_REPLAY, "off: the xpu device launches every kernel of every step by itself")    \
     X(XPU_TIER, "kernels of the xpu device: p, x, emulated or emulated8 (backend/xpu_x.h)")
 
 typedef enum {

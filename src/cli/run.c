@@ -180,7 +180,7 @@ static void dry_end(const run *r, const gdn_request_result *g) {
     gdn_engine_stats s;
     gdn_engine_get_stats(r->engine, &s);
     printf("dry run on %s: a prompt of %d tokens and %d more in %llu steps; its driver accepted %llu "
-           "calls, %llu of them launches of kernels\n", r->o->common.device, g->n_prompt, g->n_new,
+           "calls, for %llu launches of kernels\n", r->o->common.device, g->n_prompt, g->n_new,
            (unsigned long long)s.steps, (unsigned long long)s.calls,
            (unsigned long long)s.launches);
 }

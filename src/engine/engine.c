@@ -281,10 +281,10 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
     for (const gdn_request *r = s->first; r != NULL; r = r->next)
         if (r->seq != NULL) running++;
         else waiting++;
-    uint64_t calls = 0, launches = 0;
+    gdn_counts n = {0};
     if (d->backend->counts != NULL) {
         pthread_mutex_lock(&d->busy);
-        d->backend->counts(d, &calls, &launches);
+        n = d->backend->counts(d);
         pthread_mutex_unlock(&d->busy);
     }
     *out = (gdn_engine_stats){
@@ -300,8 +300,10 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
         .steps = e->steps,
         .rows = e->rows,
         .regions = regions_of(d) - e->regions,
-        .calls = calls,
-        .launches = launches,
+        .calls = n.calls,
+        .launches = n.launches,
+        .recorded = n.recorded,
+        .replayed = n.replayed,
         .n_running = running,
         .n_waiting = waiting,
         .prompt_tokens = s->prompt_tokens,

@@ -93,9 +93,23 @@ for words in "" usm "gpu usm"; do
     with stub "$words"
     # shellcheck disable=SC2086
     ok $run
-    grep -q "^dry run on xpu: a prompt of [0-9]* tokens and 3 more in [0-9]* steps; its driver accepted [0-9]* calls, [0-9]* of them launches" "$TMP/out" ||
+    grep -q "^dry run on xpu: a prompt of [0-9]* tokens and 3 more in [0-9]* steps; its driver accepted [0-9]* calls, for [0-9]* launches" "$TMP/out" ||
         fail "dry run: $(cat "$TMP/out")"
 done
+
+# Command buffers are used in a version that is known, on queues that are in order, unless they are off.
+for words in replay=yes replay-later=no replay-unordered=no usm=no; do
+    with stub "${words%=*}"
+    # shellcheck disable=SC2086
+    ok $run -v
+    grep -q "^gdn run: device name=xpu:0 .* replay=${words#*=} " "$TMP/err" || fail "$words: $(cat "$TMP/err")"
+done
+export GDN_XPU_REPLAY=off
+with stub replay
+# shellcheck disable=SC2086
+ok $run -v
+grep -q " replay=no " "$TMP/err" || fail "GDN_XPU_REPLAY=off: $(cat "$TMP/err")"
+unset GDN_XPU_REPLAY
 
 bad 2 "--dry-run tries a device's driver" run --dry-run -p hi
 bad 2 "--dry-run has no answer" run --dry-run --device xpu --json -p hi

@@ -6,11 +6,14 @@
  *
  *     no-platform no-device held no-compiler     old: OpenCL 1.1      gpu: Intel's, no stand-in
  *     small-local small-groups usm               bad-source: no program compiles
+ *     replay: command buffers, version 0.9.0     replay-later: of a version yet to come
+ *     replay-unordered: they want queues without an order
  *     NAME=CODE@N     the N-th call of function NAME fails; NAME=CODE@N+ and all calls after it
  *
  * NAME may be "event": the state that is read from an event, N-th time.  Copies are checked against
  * the memory they go to and come from.  Compiled with -DWITHOUT_FILL it is as old as OpenCL 1.1. */
 #define CL_TARGET_OPENCL_VERSION 120
+#define CL_ENABLE_BETA_EXTENSIONS
 #include <CL/cl.h>
 #include <CL/cl_ext.h>
 
@@ -28,6 +31,7 @@ struct _cl_command_queue { int unused; };
 struct _cl_program { int unused; };
 struct _cl_kernel { int unused; };
 struct _cl_event { int unused; };
+struct _cl_command_buffer_khr { bool whole; };
 struct _cl_mem {
     size_t bytes;
     char  *data;
@@ -171,6 +175,11 @@ cl_int clGetDeviceInfo(cl_device_id d, cl_device_info what, size_t room, void *t
     const size_t items = has("small-groups") ? 64 : 1024;
     const cl_uint vendor = 0x8086;
     const cl_bool yes = CL_TRUE, there = !has("held"), compiles = !has("no-compiler");
+    const cl_name_version_khr buffers = {has("replay-later") ? CL_MAKE_VERSION_KHR(0, 9, 9)
+                                                             : CL_MAKE_VERSION_KHR(0, 9, 0),
+                                         "cl_khr_command_buffer"};
+    const cl_command_queue_properties queues =
+        has("replay-unordered") ? CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE : 0;
     (void)d;
     TRY("clGetDeviceInfo");
     switch (what) {
@@ -180,6 +189,11 @@ cl_int clGetDeviceInfo(cl_device_id d, cl_device_info what, size_t room, void *t
     case CL_DEVICE_EXTENSIONS:
         return words(has("usm") ? "cl_khr_fp64 cl_intel_unified_shared_memory" : "cl_khr_fp64", room,
                      to, n);
+    case CL_DEVICE_EXTENSIONS_WITH_VERSION_KHR:
+        return answer(&buffers, has("replay") || has("replay-later") || has("replay-unordered")
+                                    ? sizeof buffers : 0, room, to, n);
+    case CL_DEVICE_COMMAND_BUFFER_REQUIRED_QUEUE_PROPERTIES_KHR:
+        return answer(&queues, sizeof queues, room, to, n);
     case CL_DEVICE_TYPE: return answer(&type, sizeof type, room, to, n);
     case CL_DEVICE_VENDOR_ID: return answer(&vendor, sizeof vendor, room, to, n);
     case CL_DEVICE_AVAILABLE: return answer(&there, sizeof there, room, to, n);
@@ -349,6 +363,41 @@ static cl_int usm_fill(cl_command_queue q, void *to, const void *pattern, size_t
     return CL_SUCCESS;
 }
 
+/* --- command buffers ---------------------------------------------------------------- */
+
+static cl_command_buffer_khr buffer_create(cl_uint n, const cl_command_queue *q,
+                                           const cl_command_buffer_properties_khr *p, cl_int *e) {
+    (void)n, (void)q, (void)p;
+    MAKE(struct _cl_command_buffer_khr, "clCreateCommandBufferKHR", e);
+    return made;
+}
+static cl_int buffer_release(cl_command_buffer_khr b) { return drop(b); }
+
+static cl_int buffer_finalize(cl_command_buffer_khr b) {
+    TRY("clFinalizeCommandBufferKHR");
+    if (b->whole) return CL_INVALID_OPERATION;
+    b->whole = true;
+    return CL_SUCCESS;
+}
+
+static cl_int buffer_kernel(cl_command_buffer_khr b, cl_command_queue q, const cl_properties *p,
+                            cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global,
+                            const size_t *local, cl_uint n, const cl_sync_point_khr *wait,
+                            cl_sync_point_khr *at, cl_mutable_command_khr *command) {
+    (void)p, (void)k, (void)dim, (void)offset, (void)global, (void)local, (void)n, (void)wait, (void)at;
+    TRY("clCommandNDRangeKernelKHR");
+    return q != NULL || command != NULL || b->whole ? CL_INVALID_OPERATION : CL_SUCCESS;
+}
+
+static cl_int buffer_enqueue(cl_uint n, cl_command_queue *q, cl_command_buffer_khr b, cl_uint n_wait,
+                             const cl_event *wait, cl_event *event) {
+    (void)n, (void)q, (void)n_wait, (void)wait;
+    TRY("clEnqueueCommandBufferKHR");
+    if (!b->whole) return CL_INVALID_OPERATION;
+    make_event(event);
+    return CL_SUCCESS;
+}
+
 void *clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *name) {
     static const struct {
         const char *name;
@@ -359,6 +408,11 @@ void *clGetExtensionFunctionAddressForPlatform(cl_platform_id p, const char *nam
         {"clSetKernelArgMemPointerINTEL", (void (*)(void))usm_argument},
         {"clEnqueueMemcpyINTEL", (void (*)(void))usm_copy},
         {"clEnqueueMemFillINTEL", (void (*)(void))usm_fill},
+        {"clCreateCommandBufferKHR", (void (*)(void))buffer_create},
+        {"clReleaseCommandBufferKHR", (void (*)(void))buffer_release},
+        {"clFinalizeCommandBufferKHR", (void (*)(void))buffer_finalize},
+        {"clCommandNDRangeKernelKHR", (void (*)(void))buffer_kernel},
+        {"clEnqueueCommandBufferKHR", (void (*)(void))buffer_enqueue},
     };
     void *f = NULL;
     (void)p;

@@ -174,6 +174,43 @@ static void test_passes(void **state) {
     gdn_device_close(d);
 }
 
+/* --- replays ---------------------------------------------------------------------------- */
+
+static int n_pass, replays_from;
+
+/* From the third time on all has been done. */
+static bool nothing_again(gdn_queue *q, const gdn_pass *p) {
+    (void)q, (void)p;
+    return ++n_pass > replays_from;
+}
+static void pass_ends(gdn_queue *q, bool ok) { (void)q, (void)ok; }
+
+static void test_replay(void **state) {
+    (void)state;
+    const gdn_pass p = {.kind = 1};
+    gdn_err err = {0};
+    for (int works = 0; works < 2; works++) {
+        gdn_device *d = NULL;
+        gdn_queue *q = NULL;
+        begin(state);
+        fake.pass_begin = nothing_again;
+        fake.pass_end = pass_ends;
+        n_pass = 0;
+        replays_from = works == 1 ? 100 : 2;
+        assert_int_equal(fake_open("1", &(gdn_device_opts){.isa_mask = ~0u}, &d, &err), GDN_OK);
+        if (gdn_device_check(d, &err) != GDN_OK) fail_msg("%s", err.text);
+        assert_true(n_pass > 2);
+        assert_int_equal(strstr(logged, "replay off device=") == NULL, works);
+        assert_non_null(strstr(logged, works == 1 ? "checked device=" : "why=\"replay: y is off by"));
+        assert_int_equal(gdn_queue_create(d, &q, &err), GDN_OK);
+        n_pass = 0;
+        gdn_pass_begin(q, &p);
+        assert_int_equal(n_pass, works); /* or nobody was asked */
+        gdn_queue_free(q);
+        gdn_device_close(d);
+    }
+}
+
 static void test_cpu(void **state) {
     (void)state;
     gdn_err err;
@@ -271,7 +308,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_passes, begin),  cmocka_unit_test_setup(test_cpu, begin),
         cmocka_unit_test_setup(test_wrong, begin),   cmocka_unit_test_setup(test_rounding, begin),
-        cmocka_unit_test_setup(test_default, begin),
+        cmocka_unit_test_setup(test_default, begin), cmocka_unit_test_setup(test_replay, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* test_xpu_bad.c - the xpu device on a driver that fails: every call of it in turn, while a device
  * is opened, a model loaded, a prompt read and an answer written.  Each failure is one error that
- * names the device and the driver's code and offers the cpu; nothing is left behind.
+ * names the device and the driver's code and offers the cpu; nothing is left behind.  Replays that it
+ * refuses are no errors: what would have been replayed is launched.
  *
  * The driver is tests/opencl_stub, found in the place of libOpenCL: the program starts itself anew
  * with that on the loader's path.  It runs no kernels, so models are opened for a dry run. */
@@ -30,6 +31,7 @@ static stub_fired_fn  *fired;
 static stub_live_fn   *live;
 static stub_source_fn *source;
 
+static gdn_engine_stats stats; /* of the latest engine */
 static bool in_time; /* before the last result: what fails later concerns nobody */
 
 static void find(const char *name, void *out) {
@@ -76,6 +78,8 @@ static gdn_status whole(const char *name, gdn_err *err) {
     if (st == GDN_OK) st = gdn_generate(e, &r, NULL, &result, err);
     if (st == GDN_OK) assert_int_equal(result.n_new, 6);
     in_time = fired();
+    memset(&stats, 0, sizeof stats);
+    if (e != NULL) gdn_engine_get_stats(e, &stats);
     gdn_engine_free(e);
     gdn_model_close(model);
     return st;
@@ -137,6 +141,7 @@ static void calls(const char *model, bool usm) {
     static const char *const of_usm[] = {"clEnqueueMemFillINTEL", "clEnqueueMemcpyINTEL",
                                          "clSetKernelArgMemPointerINTEL"};
     setenv("GDN_XPU_MEMORY", usm ? "usm" : "buffer", 1);
+    setenv("GDN_XPU_REPLAY", "off", 1);
     both_ways(model, any, sizeof any / sizeof *any);
     if (usm) both_ways(model, of_usm, sizeof of_usm / sizeof *of_usm);
     else both_ways(model, of_buffers, sizeof of_buffers / sizeof *of_buffers);
@@ -145,6 +150,7 @@ static void calls(const char *model, bool usm) {
     assert_true(pool);
     each(model, "clEnqueueNDRangeKernel", REFUSED, GDN_E_DEVICE, false);
     unsetenv("GDN_XPU_MEMORY");
+    unsetenv("GDN_XPU_REPLAY");
 }
 
 static void test_buffers(void **state) {
@@ -154,6 +160,43 @@ static void test_buffers(void **state) {
 static void test_usm(void **state) {
     (void)state;
     calls("moe-mtp", true);
+}
+
+/* --- replays ------------------------------------------------------------------------ */
+
+static void test_replay(void **state) {
+    static const char *const call[] = {"clCreateCommandBufferKHR", "clCommandNDRangeKernelKHR",
+                                       "clFinalizeCommandBufferKHR", "clEnqueueCommandBufferKHR"};
+    enum { N = sizeof call / sizeof *call };
+    gdn_err err;
+    (void)state;
+    set_failure(NULL, 0, 0, false);
+    ok(whole("dense-mtp", &err), &err);
+    const gdn_engine_stats all = stats;
+    assert_true(all.recorded > 2 && all.replayed > all.recorded);
+    for (size_t i = 0; i < N; i++) {
+        for (long n = 1;; n += 1 + n / 4) {
+            set_failure(call[i], REFUSED, n, n % 2 == 0);
+            ok(whole("dense-mtp", &err), &err);
+            assert_int_equal(live(), 0);
+            assert_int_equal(stats.launches, all.launches);
+            if (!in_time) break;
+            /* What is refused once is not asked for again. */
+            if (i < N - 1) assert_true(stats.recorded < all.recorded);
+            assert_true(stats.replayed < all.replayed);
+        }
+        assert_int_equal(stats.replayed, all.replayed);
+    }
+    /* A device that is lost fails what is launched instead. */
+    set_failure(call[N - 1], LOST, 1, true);
+    ok(whole("dense-mtp", &err), &err);
+    set_failure(NULL, 0, 0, false);
+    setenv("GDN_XPU_REPLAY", "off", 1);
+    ok(whole("dense-mtp", &err), &err);
+    assert_int_equal(stats.replayed + stats.recorded, 0);
+    assert_int_equal(stats.launches, all.launches);
+    unsetenv("GDN_XPU_REPLAY");
+    assert_int_equal(live(), 0);
 }
 
 /* --- what to do --------------------------------------------------------------------- */
@@ -231,7 +274,7 @@ static void with_stub(char *const *argv) {
     const char *path = getenv("LD_LIBRARY_PATH");
     if (path != NULL && strcmp(path, dir) == 0) return;
     setenv("LD_LIBRARY_PATH", dir, 1);
-    setenv("OPENCL_STUB", "usm", 1);
+    setenv("OPENCL_STUB", "usm replay", 1);
     setenv("XDG_CACHE_HOME", "/dev/null", 1); /* nothing compiled is kept */
     execv("/proc/self/exe", argv);
     perror("/proc/self/exe");
@@ -257,6 +300,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_weight),
         cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_usm),
+        cmocka_unit_test(test_replay),
     };
     return cmocka_run_group_tests(tests, load, NULL);
 }
