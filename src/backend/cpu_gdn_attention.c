@@ -74,7 +74,7 @@ static void run_task(cpu_gdn_task *k) {
         if (j->qkvz != NULL) {
             cpu_gdn_rows_in(k);
             cpu_gdn_convolve(k);
-        } else {
+        } else if (!cpu_gdn_reads_between(k)) {
             cpu_gdn_between_in(k);
         }
         if (j->core != NULL) {
@@ -115,7 +115,7 @@ static void tasks(void *arg, int64_t begin, int64_t end, int thread) {
         if (i + 1 < last) {
             next = task_at(j, i + 1, &member, &t);
             next.fetched = !k.m->none && k.m->column == NULL && k.m->n <= GDN_TILE &&
-                           j->core != NULL && !cpu_gdn_in_chunks(&k);
+                           j->core != NULL;
             k.next = &next;
         }
         run_task(&k);
@@ -180,6 +180,11 @@ static void plan(cpu_gdn_job *j) {
     int64_t n = 0;
     for (int64_t i = 0; i < j->n_member; i++) n += j->m[i].n;
     j->stream = n * j->nv * j->dv * gdn_type_bytes(j->act) > STREAM_FROM;
+    if (j->core != NULL) {
+        const char *core = gdn_tensor_host(j->core);
+        j->whole_lines = ((uint64_t)(uintptr_t)core | (uint64_t)j->core->stride[0] |
+                          (uint64_t)j->core->stride[1]) % 64 == 0;
+    }
     for (int64_t i = 0; i < j->n_member; i++)
         all += (double)part_cost(j, j->m + i, c) * (double)j->nk;
     const double most = all / (2.0 * j->d->n_thread);

@@ -43,14 +43,20 @@ static void *state_rows(const cpu_gdn_task *k, int64_t slot, int64_t c) {
     return cpu_at(s, slot) + (k->g * k->j->r * k->j->dv + c) * s->stride[2];
 }
 
+/* Where the tile's first token has value channel c of core. */
+static void *core_at(const cpu_gdn_task *k, int64_t c) {
+    const cpu_gdn_job *j = k->j;
+    return cpu_at(j->core, cpu_gdn_row(k->m, k->from)) +
+           (k->g * j->r + c / j->dv) * j->core->stride[1] + c % j->dv * gdn_type_bytes(j->core->type);
+}
+
 static gdn_delta_args kernel_args(const cpu_gdn_task *k, int64_t c, int64_t n, float *S) {
     const cpu_gdn_job *j = k->j;
     const int64_t h = c / j->dv - k->c0 / j->dv;
     float *o = k->t->x + (c - k->c0);
     int64_t o_stride = j->max_c;
     if (cpu_gdn_writes_rows(k)) {
-        char *row = cpu_at(j->core, cpu_gdn_row(k->m, k->from));
-        o = (float *)(void *)(row + (k->g * j->r + c / j->dv) * j->core->stride[1]) + c % j->dv;
+        o = core_at(k, c);
         o_stride = j->core->stride[0] / (int64_t)sizeof *o;
     }
     return (gdn_delta_args){.S = S,
@@ -108,34 +114,71 @@ static void fetch_some(void *arg) {
     }
 }
 
-/* n tokens from i on of the tile, which are a chunk; same: another head has just had them. */
-static void chunk(const cpu_gdn_task *k, gdn_delta_args a, float *held, int64_t i, int64_t n,
-                  bool same) {
-    gdn_delta_chunk_args c = {.S = a.S,
+/* Numbers of a type from a row on: f32, or bf16 and no f32. */
+static void rows_at(const void *p, int64_t at, gdn_type t, const float **f32, const uint16_t **bf16) {
+    *f32 = t == GDN_F32 ? (const float *)p + at : NULL;
+    *bf16 = t == GDN_BF16 ? (const uint16_t *)p + at : NULL;
+}
+
+/* The chunk's rows are those of q, k, v and core themselves, where that can be. */
+static void rows_in_place(const cpu_gdn_task *k, gdn_delta_chunk_args *a, int64_t c, int64_t i) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t bytes = gdn_type_bytes(j->act), from = k->m->token + k->from;
+    if (cpu_gdn_reads_between(k)) {
+        const char *v = cpu_at(j->v, from) + (k->g * j->r + c / j->dv) * j->v->stride[1];
+        a->q_stride = j->q->stride[0] / bytes;
+        a->k_stride = j->k->stride[0] / bytes;
+        a->v_stride = j->v->stride[0] / bytes;
+        rows_at(cpu_at(j->q, from) + k->g * j->q->stride[1], i * a->q_stride, j->act, &a->q,
+                &a->q_bf16);
+        rows_at(cpu_at(j->k, from) + k->g * j->k->stride[1], i * a->k_stride, j->act, &a->k,
+                &a->k_bf16);
+        rows_at(v, c % j->dv + i * a->v_stride, j->act, &a->v, &a->v_bf16);
+    }
+    if (cpu_gdn_writes_rows(k)) {
+        char *o = core_at(k, c);
+        a->past = j->stream;
+        a->o_stride = j->core->stride[0] / bytes;
+        if (j->act == GDN_BF16) a->o_bf16 = (uint16_t *)(void *)o + i * a->o_stride;
+        else a->o = (float *)(void *)o + i * a->o_stride;
+    }
+}
+
+/* Value channels c .. c + n, all of one head, of n_tok tokens from i on of the tile, which are a
+ * chunk; same: another head has just had them. */
+static void chunk(const cpu_gdn_task *k, int64_t c, int64_t n, float *S, float *held, int64_t i,
+                  int64_t n_tok, bool same, ahead *f) {
+    const cpu_gdn_job *j = k->j;
+    const float *y = k->t->y + i * j->ld;
+    const int64_t gates = (c / j->dv - k->c0 / j->dv) * GDN_TILE + i;
+    gdn_delta_chunk_args a = {.S = S,
+                              .o = k->t->x + i * j->max_c + (c - k->c0),
+                              .q = y,
+                              .k = y + j->dk,
+                              .v = y + 2 * j->dk + (c - k->c0),
+                              .g = k->t->a + gates,
+                              .beta = k->t->b + gates,
                               .held = held,
                               .work = k->t->chunk,
-                              .o_stride = a.o_stride,
-                              .q_stride = a.q_stride,
-                              .k_stride = a.k_stride,
-                              .v_stride = a.v_stride,
-                              .gate_stride = a.gate_stride,
-                              .dk = a.dk,
-                              .dv = a.dv,
-                              .v0 = a.v0,
-                              .v1 = a.v1,
-                              .bf16 = k->j->act == GDN_BF16,
+                              .o_stride = j->max_c,
+                              .q_stride = j->ld,
+                              .k_stride = j->ld,
+                              .v_stride = j->ld,
+                              .gate_stride = 1,
+                              .n_tok = (int32_t)n_tok,
+                              .dk = (int32_t)j->dk,
+                              .dv = (int32_t)n,
+                              .v0 = 0,
+                              .v1 = (int32_t)n,
+                              .bf16 = j->act == GDN_BF16,
                               .raw = true,
                               .first = k->from + i == 0,
-                              .last = k->from + i + n == k->m->n,
-                              .same = same};
-    c.n_tok = (int32_t)n;
-    c.o = a.o + i * a.o_stride;
-    c.q = a.q + i * a.q_stride;
-    c.k = a.k + i * a.k_stride;
-    c.v = a.v + i * a.v_stride;
-    c.g = a.alpha + i;
-    c.beta = a.beta + i;
-    k->j->d->kern.delta_chunk(&c);
+                              .last = k->from + i + n_tok == k->m->n,
+                              .same = same,
+                              .aside = f->n > 0 ? fetch_some : NULL,
+                              .aside_arg = f};
+    rows_in_place(k, &a, c, i);
+    j->d->kern.delta_chunk(&a);
 }
 
 /* The state's rows from value channel c on while they are worked on: the pool itself when that is
@@ -203,17 +246,18 @@ static int64_t within_head(const cpu_gdn_task *k, int64_t c, int64_t most) {
 }
 
 /* All heads of the part take a chunk in turn, because what depends on its keys and queries serves
- * them all; tiles end where chunks do.  The next tile's rows are not asked for: the convolution
- * reads so many at a time that it waits less than asking takes. */
+ * them all; tiles end where chunks do. */
 static void chunked(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
+    ahead f = what_follows(k);
+    f.steps = (k->n * (k->c1 - k->c0) * GDN_DELTA_CHUNK_ASIDE) / (GDN_DELTA_CHUNK * GDN_BLOCK) + 1;
     for (int64_t i = 0, n_tok; i < k->n; i += n_tok) {
         float *held = k->t->held;
         n_tok = k->n - i < GDN_DELTA_CHUNK ? k->n - i : GDN_DELTA_CHUNK;
         for (int64_t c = k->c0, n; c < k->c1; c += n) {
             n = within_head(k, c, j->dv);
             float *S = i == 0 ? state_in(k, c, n) : state_at(k, c);
-            chunk(k, kernel_args(k, c, n, S), held, i, n_tok, c > k->c0);
+            chunk(k, c, n, S, held, i, n_tok, c > k->c0, &f);
             if (i + n_tok == k->n) state_out(k, c, n, S);
             held += gdn_delta_chunk_held((int32_t)j->dk, (int32_t)n) / sizeof *held;
         }

@@ -118,15 +118,12 @@ void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
     }
 }
 
-/* The recurrent rule has most tokens fetched while it works on those before, which chunks do not.
- * The convolution reads so many rows at a time that asking would take longer. */
+/* The delta rule has most tokens fetched while it works on those before. */
 static void fetch_ahead(const cpu_gdn_task *k, int64_t i) {
     const int64_t at = k->from + i + AHEAD;
-    const bool chunks = cpu_gdn_in_chunks(k);
     if (at >= k->m->n) return;
-    if ((k->from == 0 && !k->fetched) || k->j->core == NULL || (chunks && k->j->qkvz == NULL))
+    if ((k->from == 0 && !k->fetched) || k->j->core == NULL)
         for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, at, part);
-    else if (chunks) cpu_gdn_fetch(k, at, Z);
 }
 
 void cpu_gdn_rows_in(const cpu_gdn_task *k) {

@@ -46,6 +46,7 @@ typedef struct {
     const gdn_tensor *q, *k, *v, *b, *a; /* between the stages; NULL when both are here    */
     bool    reorder, ds;
     bool    stream;        /* z and core are more than the caches hold                     */
+    bool    whole_lines;   /* a head's rows of core begin where lines do                   */
     int32_t null_slot;
     gdn_delta_form form;
 
@@ -103,13 +104,19 @@ static inline bool cpu_gdn_in_chunks(const cpu_gdn_task *k) {
     enum { FROM = 16 };
     return k->j->form == GDN_FORM_CHUNKED && k->m->column == NULL && k->m->n >= FROM;
 }
-/* The convolution reads qkvz itself; the delta rule writes core itself, unless core goes past the
- * caches. */
+/* The convolution reads qkvz itself; the delta rule writes core itself, unless that goes past the
+ * caches and its variant would do so in parts of lines. */
 static inline bool cpu_gdn_reads_rows(const cpu_gdn_task *k) {
     return k->in_row && k->j->act != GDN_F16;
 }
 static inline bool cpu_gdn_writes_rows(const cpu_gdn_task *k) {
-    return k->in_row && k->j->act == GDN_F32 && !k->j->stream;
+    if (!k->in_row || k->j->act == GDN_F16) return false;
+    if (!cpu_gdn_in_chunks(k)) return k->j->act == GDN_F32 && !k->j->stream;
+    return !k->j->stream || (k->j->d->kern.delta_chunk_past && k->j->whole_lines);
+}
+/* Chunks take what lies between the stages as it is. */
+static inline bool cpu_gdn_reads_between(const cpu_gdn_task *k) {
+    return k->j->qkvz == NULL && k->j->act != GDN_F16 && cpu_gdn_in_chunks(k);
 }
 /* Elements of any type to f32 and back. */
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t);

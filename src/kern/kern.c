@@ -95,6 +95,7 @@ static void avx512(gdn_kern *k) {
     k->delta = gdn_delta_avx512;
     k->delta_prep = gdn_delta_prep_avx512;
     k->delta_chunk = gdn_delta_chunk_avx512;
+    k->delta_chunk_past = true;
     k->conv = gdn_conv_avx512;
     k->widen[GDN_HALF_BF16] = gdn_widen_bf16_avx512;
     k->widen[GDN_HALF_F16] = gdn_widen_f16_avx512;
@@ -130,10 +131,12 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
     if (isa & GDN_ISA_AVX512BF16) {
         k->attn_block = gdn_attn_block_avx512bf16;
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
+        k->delta_chunk_past = false;
         k->linear = gdn_linear_avx512bf16;
     }
     if (isa & GDN_ISA_AMX) {
         k->delta_chunk = gdn_delta_chunk_amx;
+        k->delta_chunk_past = true;
         k->linear = gdn_linear_amx;
     }
 #endif

@@ -36,6 +36,7 @@ typedef struct {
     gdn_delta_fn       *delta;
     gdn_delta_prep_fn  *delta_prep;
     gdn_delta_chunk_fn *delta_chunk;
+    bool                delta_chunk_past; /* writes whole lines, so that past pays        */
     gdn_conv_fn        *conv;
     gdn_widen_fn       *widen[GDN_HALF_TYPES];
     gdn_narrow_fn      *narrow[GDN_HALF_TYPES];

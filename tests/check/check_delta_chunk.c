@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "../../src/base/half.h"
+#include "../../src/base/stream.h"
 #include "delta_chunk_amx_avx2.h"
 
 void check_delta_chunk(check *c);
@@ -293,6 +295,83 @@ static void shared_key(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t d
     check_end(c);
 }
 
+static void count_call(void *arg) { ++*(int *)arg; }
+
+static uint16_t *halves(check *c, const char *what, const float *x, size_t n) {
+    uint16_t *h = (uint16_t *)(void *)check_bytes(c, what, n * sizeof *h);
+    for (size_t i = 0; i < n; i++) h[i] = gdn_f32_to_bf16(x[i]);
+    return h;
+}
+
+/* Rows in bf16, and output past the caches, change where numbers lie and nothing else. */
+static void other_rows(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t dv) {
+    gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
+    if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d rows in bf16",
+                     bf16 ? "bf16" : "f32", n_tok, dk, dv))
+        return;
+    enum { LINE = 32 };
+    gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v1 = dv, .bf16 = bf16, .raw = true};
+    a.o_stride = (dv + LINE - 1) / LINE * LINE;
+    a.q_stride = dk + 3, a.k_stride = dk + 1, a.v_stride = dv + 2, a.gate_stride = 1;
+    a.first = a.last = true;
+    const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * a.o_stride;
+    const size_t nq = (size_t)n_tok * a.q_stride, nk = (size_t)n_tok * a.k_stride;
+    const size_t nv = (size_t)n_tok * a.v_stride;
+    float *q = check_f32(c, "q", nq), *k = check_f32(c, "k", nk), *v = check_f32(c, "v", nv);
+    float *g = check_f32(c, "g", n_tok), *beta = check_f32(c, "beta", n_tok);
+    float *S0 = check_f32(c, "S", nS), *S1 = check_f32(c, "S of bf16", nS);
+    float *o = check_f32(c, "o", no), *past = check_f32(c, "o past the caches", no + LINE);
+    for (int64_t t = 0; t < n_tok; t++) {
+        raw_row(q + t * a.q_stride, dk, t + 2, true);
+        raw_row(k + t * a.k_stride, dk, t, true);
+        check_fill(v + t * a.v_stride, dv, -1, 1);
+        for (int i = 0; i < dv; i++) {
+            float *x = v + t * a.v_stride + i;
+            *x = gdn_bf16_to_f32(gdn_f32_to_bf16(*x));
+        }
+        gate_of(PLAIN, t, g + t, beta + t);
+    }
+    check_fill(S0, nS, -0.3f, 0.3f);
+    memcpy(S1, S0, nS * sizeof *S0);
+    memset(o, 0, no * sizeof *o);
+    const size_t to_line = c->bench ? 0 : 60;
+    uint8_t *held = check_bytes(c, "held", to_line + gdn_delta_chunk_held(dk, dv));
+    uint8_t *work = check_bytes(c, "work", to_line + gdn_delta_chunk_work(dk, dv));
+    a.held = (float *)(void *)(held + to_line), a.work = work + to_line;
+    a.q = q, a.k = k, a.v = v, a.g = g, a.beta = beta, a.S = S0, a.o = o;
+    job j = {.fn = fn, .a = a};
+    run(&j);
+
+    int calls = 0;
+    float *line = past + (64 - (uintptr_t)past % 64) % 64 / sizeof *past;
+    uint16_t *out = (uint16_t *)(void *)line;
+    j.a.q = j.a.k = j.a.v = NULL, j.a.o = NULL, j.a.S = S1, j.a.past = true, j.a.o_bf16 = out;
+    j.a.q_bf16 = halves(c, "q in bf16", q, nq), j.a.k_bf16 = halves(c, "k in bf16", k, nk);
+    j.a.v_bf16 = halves(c, "v in bf16", v, nv);
+    j.a.aside = count_call, j.a.aside_arg = &calls;
+    run(&j);
+    gdn_stream_done();
+    bool same = true;
+    for (int64_t t = 0; t < n_tok; t++)
+        for (int i = 0; i < dv; i++)
+            same &= out[t * a.o_stride + i] == gdn_f32_to_bf16(o[t * a.o_stride + i]);
+    check_that(c, same, "o in bf16 is o");
+    check_bits(c, "S of rows in bf16", S0, S1, nS, sizeof *S0);
+    check_that(c, fn == gdn_delta_chunk_ref || calls > 0, "never called aside");
+
+    memcpy(S1, S0, nS * sizeof *S0);
+    j.a = a;
+    run(&j); /* on from the same state, once past the caches */
+    j.a.S = S1, j.a.o = line, j.a.past = true;
+    run(&j);
+    gdn_stream_done();
+    same = true;
+    for (int64_t t = 0; t < n_tok; t++)
+        same &= memcmp(line + t * a.o_stride, o + t * a.o_stride, (size_t)dv * sizeof *o) == 0;
+    check_that(c, same, "o past the caches is o");
+    check_end(c);
+}
+
 /* Speed as the model calls it: q, k, v are parts of one row of the convolution. */
 static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
     enum { D = 128, HV = 32, ROW = (16 + 16 + HV) * D };
@@ -351,6 +430,8 @@ static void all(check *c, bool model) {
         delta_chunk(c, EDGES, b, 64, 8, 1, 0, 1);      /* the smallest                  */
         shared_key(c, b, 77, 128, 128);
         shared_key(c, b, 70, 40, 37);
+        other_rows(c, b, 77, 128, 128);
+        other_rows(c, b, 70, 40, 37);
         if (model) continue;
         speed(c, b, 512, 128);
         speed(c, b, 512, 32);

@@ -23,7 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256 };
+enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256, GDN_DELTA_CHUNK_ASIDE = 8 };
 
 /* n_tok tokens of one value head, rows v0 <= j < v1.  Strides in elements. */
 typedef struct {
@@ -32,6 +32,8 @@ typedef struct {
     const float *q;     /* [n_tok] x q_stride, row of dk    normalised, times dk^-0.5   */
     const float *k;     /* [n_tok] x k_stride, row of dk    normalised; raw: neither is */
     const float *v;     /* [n_tok] x v_stride, row of dv                                */
+    const uint16_t *q_bf16, *k_bf16, *v_bf16; /* if not NULL, instead of q, k and v     */
+    uint16_t    *o_bf16; /* the same, rounded to the nearest                            */
     const float *g;     /* [n_tok] x gate_stride   log decay, <= 0, may be -inf or -1e4 */
     const float *beta;  /* [n_tok] x gate_stride   write strength, 0..1                 */
     float       *held;  /* gdn_delta_chunk_held() bytes, 64-aligned     the state between
@@ -48,6 +50,12 @@ typedef struct {
     bool    same;       /* the last call with this work had these q and k, dk, bf16 and raw:
                          * what depends on them alone is taken from there; both of at
                          * most GDN_DELTA_CHUNK tokens                                  */
+    bool    past;       /* o goes past the caches; its rows from v0 on begin at multiples
+                         * of 64 bytes.  Others see it after gdn_stream_done()          */
+    /* Called about GDN_DELTA_CHUNK_ASIDE times for 32 tokens of 32 rows, or less often, or never, so
+     * that a caller has something else done in between, such as asking for memory; NULL: nothing. */
+    void  (*aside)(void *arg);
+    void   *aside_arg;
 } gdn_delta_chunk_args;
 typedef void gdn_delta_chunk_fn(const gdn_delta_chunk_args *a);
 

@@ -27,6 +27,7 @@
  * ascending order, whatever else is in its tile: hence rows do not depend on the panel they lie in. */
 #include "delta_chunk_amx_work.h"
 #include "delta_chunk_parts.h"
+#include "delta_chunk_rows.h"
 
 enum {
     CHUNK = GDN_DELTA_CHUNK,
@@ -82,16 +83,17 @@ INLINE void put_words(float *to, int64_t part, vf low, vf high, int parts) {
 
 /* ---- what depends on the tokens alone ---- */
 
-/* n of CHUNK rows to two rows of left's tiles; rows from n on are zero.  With root, scale becomes
+/* n of CHUNK rows from element `at` on to two rows of left's tiles; rows from n on are zero.  With root, scale becomes
  * what takes a row to the norm root; a row whose squares overflow is made small first, which leaves
  * its bits. */
-INLINE void put_rows(const amx_work *w, float *to, const float *x, int64_t stride, int n, int dk,
-                     float root, float *scale, int parts) {
+INLINE void put_rows(const amx_work *w, float *to, const float *x, const uint16_t *bf16, int64_t at,
+                     int64_t stride, int n, int dk, float root, float *scale, int parts) {
     float row[GDN_DELTA_CHUNK_DK] = {0};
-    for (int i = 0; i < CHUNK; i++, x += stride) {
+    for (int i = 0; i < CHUNK; i++, at += stride) {
         scale[i] = i < n;
-        if (i < n) memcpy(row, x, (size_t)dk * sizeof *row);
-        else memset(row, 0, (size_t)dk * sizeof *row);
+        if (i >= n) memset(row, 0, (size_t)dk * sizeof *row);
+        else if (bf16 == NULL) memcpy(row, x + at, (size_t)dk * sizeof *row);
+        else row_in(x, bf16, at, dk, row);
         if (root != 0 && i < n) {
             float squares = vf_sum_squares(row, dk) + 1e-6f;
             if (!(squares < 1e30f)) {
@@ -240,14 +242,16 @@ INLINE void state_words(const pass *p, int64_t k, int parts) {
     }
 }
 
-/* Vector j of a token's values or outputs, as far as the panel has rows. */
-INLINE vf get_lanes(const pass *p, const float *x, int j) {
+/* Vector j of token i's values or outputs, as far as the chunk has tokens and the panel rows. */
+INLINE vf get_lanes(const pass *p, int i, int j) {
     const int left = p->rows - j * VF_N;
-    return left <= 0 ? vf_zero() : vf_get(x + j * VF_N, left < VF_N ? left : VF_N);
+    if (i >= p->n || left <= 0) return vf_zero();
+    return value_in(p->a, (p->at + i) * p->a->v_stride + p->v + j * VF_N, left < VF_N ? left : VF_N);
 }
-INLINE void put_lanes(const pass *p, float *x, int j, vf y) {
+INLINE void put_lanes(const pass *p, int i, int j, vf y) {
     const int left = p->rows - j * VF_N;
-    if (left > 0) vf_put(x + j * VF_N, y, left < VF_N ? left : VF_N);
+    if (left <= 0) return;
+    output_out(p->a, (p->at + i) * p->a->o_stride + p->v + j * VF_N, y, left < VF_N ? left : VF_N);
 }
 
 /* U of MOST_ROWS tokens from i on. */
@@ -258,13 +262,11 @@ PART void corrections(const pass *p, int i) {
     tile c;
     UNROLL
     for (int r = 0; r < MOST_ROWS; r++) {
-        const float *v = w->zeros;
-        if (i + r < p->n) v = p->a->v + (p->at + i + r) * p->a->v_stride + p->v;
         const vf take = vf_set1(w->take[i + r]), beta = vf_set1(w->beta[i + r]);
         UNROLL
         for (int j = 0; j < PANEL; j++)
             c[r][j] = vf_fma(take, vf_load(M + r * AMX_PANEL + j * VF_N),
-                             vf_mul(beta, get_lanes(p, v, j)));
+                             vf_mul(beta, get_lanes(p, i + r, j)));
     }
     product(A, CHUNK, 1, w->U, AMX_PANEL, i, MOST_ROWS, PANEL, c);
     UNROLL
@@ -303,9 +305,8 @@ PART void outputs(const pass *p, int i) {
                 c[r][j] = vf_fma(y, vf_load(U + x * AMX_PANEL + j * VF_N), c[r][j]);
         }
         if (i + r >= p->n) break;
-        float *o = p->a->o + (p->at + i + r) * p->a->o_stride + p->v;
         UNROLL
-        for (int j = 0; j < PANEL; j++) put_lanes(p, o, j, c[r][j]);
+        for (int j = 0; j < PANEL; j++) put_lanes(p, i + r, j, c[r][j]);
     }
 }
 
@@ -328,6 +329,7 @@ INLINE void update_words(const pass *p, int i, int parts) {
 enum { BLOCKS = CHUNK / MOST_ROWS, SHARES = 3 * BLOCKS };
 INLINE void vector_work(const pass *p, int share, int update_parts) {
     const int i = share % BLOCKS * MOST_ROWS;
+    if (share < 2 * BLOCKS) call_aside(p->a);
     if (share >= 2 * BLOCKS) update_words(p, i / 2, update_parts);
     else if (i >= p->n) memset(p->w->U + i * AMX_PANEL, 0, MOST_ROWS * AMX_PANEL * sizeof(float));
     else if (share < BLOCKS) corrections(p, i);
@@ -420,11 +422,11 @@ INLINE void panels(const pass *chunk, bool first, bool last, int parts, int key_
 
 INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n, int parts,
                        int key_parts) {
-    const float *k = a->k + t0 * a->k_stride, *q = a->q + t0 * a->q_stride;
     const float one = a->raw ? 1 : 0, root = a->raw ? 1 / sqrtf((float)a->dk) : 0;
-    put_rows(w, w->left, k, a->k_stride, n, a->dk, one, w->key_scale, key_parts);
-    put_rows(w, w->left + 2 * w->depth * AMX_TILE, q, a->q_stride, n, a->dk, root, w->query_scale,
-             parts);
+    put_rows(w, w->left, a->k, a->k_bf16, t0 * a->k_stride, a->k_stride, n, a->dk, one, w->key_scale,
+             key_parts);
+    put_rows(w, w->left + 2 * w->depth * AMX_TILE, a->q, a->q_bf16, t0 * a->q_stride, a->q_stride, n,
+             a->dk, root, w->query_scale, parts);
     turn_keys(w, key_parts);
     multiply(w, w->scores, parts, NULL, 0);
 }
@@ -443,7 +445,6 @@ INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
     static const uint8_t whole[8] = {16, 16, 16, 16, 16, 16, 16, 16};
     amx_work w;
     amx_layout(&w, a->work, a->dk);
-    memset(w.zeros, 0, AMX_PANEL * sizeof *w.zeros);
     amx_begin(whole);
     for (int64_t t = 0; t < a->n_tok; t += CHUNK) {
         const int n = a->n_tok - t < CHUNK ? (int)(a->n_tok - t) : CHUNK;

@@ -36,7 +36,6 @@ typedef struct {
     float *M;       /* [2 N][AMX_PANEL]           K S^T, then Q S^T                      */
     float *U;       /* [N][AMX_PANEL]                                                    */
     float *W;       /* [parts][2] tiles           words of U decayed to the chunk's end  */
-    float *zeros;   /* [AMX_PANEL]                the values of tokens past the last     */
     int32_t depth;
 } amx_work;
 
@@ -69,7 +68,6 @@ static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
         {&w->M, 2 * N * AMX_PANEL},
         {&w->U, N * AMX_PANEL},
         {&w->W, AMX_PARTS * 2 * AMX_TILE},
-        {&w->zeros, AMX_PANEL},
     };
     int64_t n = 0;
     for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {

@@ -20,6 +20,7 @@
  * counts, where chunks of 32 take 12, and the state decays every 16 tokens. */
 #include "delta_chunk_work.h"
 #include "delta_chunk_parts.h"
+#include "delta_chunk_rows.h"
 #include "delta_chunk_tile.h"
 
 enum { CV = CHUNK / VF_N };
@@ -56,16 +57,17 @@ PART void turn_out(const gdn_delta_chunk_args *a, const float *from, int64_t v, 
 
 /* ---- what depends on the tokens alone ---- */
 
-/* n rows to SPAN, with root to this norm, and zeros after them.  A row whose squares overflow is
- * made small first, which leaves its bits. */
-PART void put_rows(float *to, const float *x, int64_t stride, int n, int dk, float root) {
-    for (int i = 0; i < n; i++, x += stride, to += dk) {
-        const float *row = x;
+/* n rows from element `at` on to SPAN, with root to this norm, and zeros after them.  A row whose
+ * squares overflow is made small first, which leaves its bits. */
+PART void put_rows(float *to, const float *x, const uint16_t *bf16, int64_t at, int64_t stride, int n,
+                   int dk, float root) {
+    for (int i = 0; i < n; i++, at += stride, to += dk) {
+        const float *row = row_in(x, bf16, at, dk, to);
         float f = 1;
         if (root != 0) {
-            float squares = vf_sum_squares(x, dk) + 1e-6f;
+            float squares = vf_sum_squares(row, dk) + 1e-6f;
             if (!(squares < 1e30f)) {
-                for (int s = 0; s < dk; s++) to[s] = x[s] * 0x1p-80f;
+                for (int s = 0; s < dk; s++) to[s] = row[s] * 0x1p-80f;
                 row = to;
                 squares = vf_sum_squares(row, dk);
             }
@@ -113,8 +115,8 @@ PART void scores(const chunk_work *w, const float *a, int dk, float *to) {
 
 PART void span_tokens(const gdn_delta_chunk_args *a, const chunk_work *w, int64_t t0, int n) {
     const int dk = a->dk;
-    put_rows(w->key, a->k + t0 * a->k_stride, a->k_stride, n, dk, a->raw ? 1 : 0);
-    put_rows(w->query, a->q + t0 * a->q_stride, a->q_stride, n, dk,
+    put_rows(w->key, a->k, a->k_bf16, t0 * a->k_stride, a->k_stride, n, dk, a->raw ? 1 : 0);
+    put_rows(w->query, a->q, a->q_bf16, t0 * a->q_stride, a->q_stride, n, dk,
              a->raw ? 1 / sqrtf((float)dk) : 0);
     for (int t = 0; t < n; t += CHUNK) {
         turn_keys(w, w->key + t * dk, dk);
@@ -186,13 +188,14 @@ INLINE void corrections(const pass *p, int i, int rows, int cols) {
     product(w->key + t * dk, dk, 1, p->S, ld, dk, rows, cols, c);
     UNROLL
     for (int r = 0; r < rows; r++) {
-        const float *v = w->zeros;
-        if (i + r < p->n) v = p->a->v + (p->at + i + r) * p->a->v_stride + p->v;
+        const int64_t at = (p->at + i + r) * p->a->v_stride + p->v;
         const vf take = vf_set1(w->take[t + r]), beta = vf_set1(w->beta[t + r]);
         UNROLL
-        for (int j = 0; j < cols; j++)
-            c[r][j] = vf_fma(take, c[r][j],
-                             vf_mul(beta, vf_get(v + j * VF_N, j < cols - 1 ? VF_N : p->last)));
+        for (int j = 0; j < cols; j++) {
+            vf v = vf_zero();
+            if (i + r < p->n) v = value_in(p->a, at + j * VF_N, j < cols - 1 ? VF_N : p->last);
+            c[r][j] = vf_fma(take, c[r][j], vf_mul(beta, v));
+        }
     }
     product(A, CHUNK, 1, w->U, ld, i, rows, cols, c);
     UNROLL
@@ -236,9 +239,10 @@ INLINE void outputs(const pass *p, int i, int rows, int cols) {
                 c[r][j] = vf_fma(y, vf_load(U + x * ld + j * VF_N), c[r][j]);
         }
         if (i + r >= p->n) break;
-        float *o = p->a->o + (p->at + i + r) * p->a->o_stride + p->v;
+        const int64_t at = (p->at + i + r) * p->a->o_stride + p->v;
         UNROLL
-        for (int j = 0; j < cols; j++) vf_put(o + j * VF_N, c[r][j], j < cols - 1 ? VF_N : p->last);
+        for (int j = 0; j < cols; j++)
+            output_out(p->a, at + j * VF_N, c[r][j], j < cols - 1 ? VF_N : p->last);
     }
 }
 
@@ -267,8 +271,14 @@ INLINE void panel_tokens(pass p, int64_t t0, int n, int cols) {
     for (p.t = 0; p.t < n; p.t += CHUNK) {
         p.at = t0 + p.t;
         p.n = n - p.t < CHUNK ? n - p.t : CHUNK;
-        for (int i = 0; i < p.n; i += rows) corrections(&p, i, rows, cols);
-        for (int i = 0; i < p.n; i += rows) outputs(&p, i, rows, cols);
+        for (int i = 0; i < p.n; i += rows) {
+            corrections(&p, i, rows, cols);
+            if (rows == MOST_ROWS) call_aside(p.a);
+        }
+        for (int i = 0; i < p.n; i += rows) {
+            outputs(&p, i, rows, cols);
+            call_aside(p.a);
+        }
         update(&p, rows, cols);
     }
 }
@@ -287,7 +297,6 @@ INLINE void delta_chunk_body(const gdn_delta_chunk_args *a) {
     const int all = a->v1 - a->v0;
     chunk_work w;
     chunk_layout(&w, a->work, a->dk);
-    memset(w.zeros, 0, PANEL_MAX * sizeof *w.zeros);
     for (int64_t t0 = 0; t0 < a->n_tok; t0 += SPAN) {
         const int n = a->n_tok - t0 < SPAN ? (int)(a->n_tok - t0) : SPAN;
         if (!a->same) span_tokens(a, &w, t0, n);

@@ -28,6 +28,7 @@
  * contractions: the explicit inverse is safe. */
 #include "delta_chunk_pairs_work.h"
 #include "delta_chunk_parts.h"
+#include "delta_chunk_rows.h"
 
 enum {
     CHUNK = GDN_DELTA_CHUNK,
@@ -81,20 +82,20 @@ PART void by_tokens(const pairs_work *w, const float *a, int64_t lda, int words,
 
 /* ---- what depends on the tokens alone ---- */
 
-/* n of CHUNK rows as words, and as they are when f32 is not NULL; rows from n on are zero.  With
+/* n of CHUNK rows from element `at` on as words, and as they are when f32 is not NULL; rows from n on are zero.  With
  * root, scale becomes what takes a row to the norm root; a row whose squares overflow is made
  * small first, which leaves its bits. */
-PART void put_rows(const pairs_work *w, float *to, float *f32, const float *x, int64_t stride,
-                   int n, int dk, float root, float *scale) {
+PART void put_rows(const pairs_work *w, float *to, float *f32, const float *x, const uint16_t *bf16,
+                   int64_t at, int64_t stride, int n, int dk, float root, float *scale) {
     for (int i = 0; i < CHUNK; i++) scale[i] = i < n;
-    for (int i = 0; i < n; i++, x += stride) {
-        float small[GDN_DELTA_CHUNK_DK];
-        const float *row = x;
+    for (int i = 0; i < n; i++, at += stride) {
+        float space[GDN_DELTA_CHUNK_DK];
+        const float *row = row_in(x, bf16, at, dk, space);
         if (root != 0) {
-            float squares = vf_sum_squares(x, dk) + 1e-6f;
+            float squares = vf_sum_squares(row, dk) + 1e-6f;
             if (!(squares < 1e30f)) {
-                for (int s = 0; s < dk; s++) small[s] = x[s] * 0x1p-80f;
-                row = small;
+                for (int s = 0; s < dk; s++) space[s] = row[s] * 0x1p-80f;
+                row = space;
                 squares = vf_sum_squares(row, dk);
             }
             scale[i] = root / sqrtf(squares);
@@ -219,9 +220,9 @@ PART void invert(const pairs_work *w) {
 INLINE void chunk_rows(const gdn_delta_chunk_args *a, const pairs_work *w, int64_t t0, int n,
                        int dk) {
     const float one = a->raw ? 1.0f : 0, root = a->raw ? 1 / sqrtf((float)dk) : 0;
-    put_rows(w, w->keys, w->keys32, a->k + t0 * a->k_stride, a->k_stride, n, dk,
-             one, w->key_scale);
-    put_rows(w, w->query, NULL, a->q + t0 * a->q_stride, a->q_stride, n, dk, root,
+    put_rows(w, w->keys, w->keys32, a->k, a->k_bf16, t0 * a->k_stride, a->k_stride, n, dk, one,
+             w->key_scale);
+    put_rows(w, w->query, NULL, a->q, a->q_bf16, t0 * a->q_stride, a->q_stride, n, dk, root,
              w->query_scale);
     put_tokens(w, w->keys, w->tokens);
     put_tokens(w, w->query, w->tokens + VF_N);
@@ -248,11 +249,11 @@ PART void get_values(const gdn_delta_chunk_args *a, const pairs_work *w, int64_t
     for (int i = 0; i < CHUNK; i += VF_N)
         for (int r = 0; r < rows; r += VF_N) {
             const int left = rows - r < VF_N ? rows - r : VF_N;
-            const float *v = a->v + (t0 + i) * a->v_stride + row + r;
+            const int64_t at = (t0 + i) * a->v_stride + row + r;
             vf t[VF_N];
     UNROLL
             for (int j = 0; j < VF_N; j++)
-                t[j] = i + j < n ? vf_get(v + j * a->v_stride, left) : vf_zero();
+                t[j] = i + j < n ? value_in(a, at + j * a->v_stride, left) : vf_zero();
             vf_transpose(t);
     UNROLL
             for (int j = 0; j < VF_N; j++) vf_store(w->V + (r + j) * CHUNK + i, t[j]);
@@ -263,13 +264,13 @@ PART void put_outputs(const gdn_delta_chunk_args *a, const pairs_work *w, int64_
     for (int i = 0; i < n; i += VF_N)
         for (int r = 0; r < rows; r += VF_N) {
             const int left = rows - r < VF_N ? rows - r : VF_N;
-            float *o = a->o + (t0 + i) * a->o_stride + row + r;
+            const int64_t at = (t0 + i) * a->o_stride + row + r;
             vf t[VF_N];
     UNROLL
             for (int j = 0; j < VF_N; j++)
                 t[j] = vf_load(w->M + (r + j) * 2 * CHUNK + 2 * i + VF_N);
             vf_transpose(t);
-            for (int j = 0; j < VF_N && i + j < n; j++) vf_put(o + j * a->o_stride, t[j], left);
+            for (int j = 0; j < VF_N && i + j < n; j++) output_out(a, at + j * a->o_stride, t[j], left);
         }
 }
 
@@ -363,17 +364,21 @@ INLINE void update_rows(const pairs_work *w, float *S, const float *W, int dk, i
     if (i < dk) update_tile(w, S, W, dk, i, rows, 1, dk - i, pairs);
 }
 
-PART void update(const pairs_work *w, float *S, int dk, int rows) {
+PART void update(const gdn_delta_chunk_args *a, const pairs_work *w, float *S, int dk, int rows) {
     int r = 0;
-    for (; r + MM_ROWS <= rows; r += MM_ROWS)
+    for (; r + MM_ROWS <= rows; r += MM_ROWS) {
         update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS, false);
+        call_aside(a);
+    }
     for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, false);
 }
-PART void update_pairs(const pairs_work *w, float *S, int dk, int rows) {
+PART void update_pairs(const gdn_delta_chunk_args *a, const pairs_work *w, float *S, int dk, int rows) {
     int r = 0;
     for (int i = 0; i < rows; i++) pack_parts(w->W + i * CHUNK);
-    for (; r + MM_ROWS <= rows; r += MM_ROWS)
+    for (; r + MM_ROWS <= rows; r += MM_ROWS) {
         update_rows(w, S + r * dk, w->W + r * CHUNK, dk, MM_ROWS, true);
+        call_aside(a);
+    }
     for (; r < rows; r++) update_rows(w, S + r * dk, w->W + r * CHUNK, dk, 1, true);
 }
 
@@ -385,8 +390,8 @@ PART void group_rows(const gdn_delta_chunk_args *a, const pairs_work *w, int64_t
     by_tokens(w, w->S, w->row_words, w->words, rows, w->M);
     all_corrections(w, rows);
     put_outputs(a, w, t0, n, row, rows);
-    if (a->raw) update_pairs(w, S, dk, rows);
-    else update(w, S, dk, rows);
+    if (a->raw) update_pairs(a, w, S, dk, rows);
+    else update(a, w, S, dk, rows);
 }
 
 INLINE void delta_chunk_pairs_body(const gdn_delta_chunk_args *a) {

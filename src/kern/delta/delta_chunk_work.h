@@ -24,7 +24,6 @@ typedef struct {
     float *take;            /* [SPAN]                -beta_i exp(G_i)                      */
     float *to_end;          /* [SPAN]                exp(G_last - G_i)                     */
     float *U, *W;           /* [CHUNK][PANEL_MAX]    U, and decayed to the chunk's end     */
-    float *zeros;           /* [PANEL_MAX]           the values of tokens past the last    */
 } chunk_work;
 
 /* Lay out work, or with NULL only count: the number of floats. */
@@ -46,7 +45,6 @@ static inline int64_t chunk_layout(chunk_work *w, float *work, int32_t dk) {
         {&w->to_end, SPAN},
         {&w->U, CHUNK * PANEL_MAX},
         {&w->W, CHUNK * PANEL_MAX},
-        {&w->zeros, PANEL_MAX},
     };
     int64_t n = 0;
     for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {

@@ -77,6 +77,11 @@ static inline __m128i vf_to_bf16_(vf x) {
 static inline void vf_store_bf16(uint16_t *p, vf x) {
     _mm_storeu_si128((__m128i *)p, vf_to_bf16_(x));
 }
+/* Past the caches, to whole vectors' addresses. */
+static inline void vf_stream(float *p, vf x) { _mm256_stream_ps(p, x); }
+static inline void vf_stream_bf16(uint16_t *p, vf x) {
+    _mm_stream_si128((__m128i *)p, vf_to_bf16_(x));
+}
 static inline void vf_store_bf16_n(uint16_t *p, vf x, int n) {
     uint16_t t[8];
     vf_store_bf16(t, x);

@@ -78,6 +78,11 @@ static inline __m256i vf_to_bf16_(vf x) {
 static inline void vf_store_bf16(uint16_t *p, vf x) {
     _mm256_storeu_si256((__m256i *)p, vf_to_bf16_(x));
 }
+/* Past the caches, to whole vectors' addresses. */
+static inline void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
+static inline void vf_stream_bf16(uint16_t *p, vf x) {
+    _mm256_stream_si256((__m256i *)p, vf_to_bf16_(x));
+}
 static inline void vf_store_bf16_n(uint16_t *p, vf x, int n) {
     _mm256_mask_storeu_epi16(p, vf_mask_(n), vf_to_bf16_(x));
 }
