@@ -72,8 +72,13 @@ static inline vf vf_round_bf16(vf x) {
     r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
     return _mm512_castsi512_ps(_mm512_and_si512(r, _mm512_set1_epi32((int)0xffff0000)));
 }
+/* The instruction takes numbers below 2^-126 for zeros. */
 static inline __m256i vf_to_bf16_(vf x) {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(vf_round_bf16(x)), 16));
+#endif
 }
 static inline void vf_store_bf16(uint16_t *p, vf x) {
     _mm256_storeu_si256((__m256i *)p, vf_to_bf16_(x));
