@@ -1,5 +1,8 @@
 /* xpu_speed.c - how fast a device's operators are beside copying memory, as JSON, a line for each.
  *
+ * us is a call by the host's clock, kernel_us what its kernels take by the device's own; shares are of
+ * the copy's rate.
+ *
  * Operands are used in turn so that they come from memory and not from a cache: weights and states of
  * several hundred MB in all.  A time is that of many calls in one queue, waited for once; the best of
  * several rounds.  Bytes are those that must move: weights, states read and written, keys and values.
@@ -109,8 +112,28 @@ static gdn_weight *weight(gdn_type type, int32_t n, int32_t k) {
 
 typedef void call_fn(void *arg, int i);
 
+/* Of a call, by the host's clock and by the device's (0: it has none). */
+typedef struct {
+    double host, kernels;
+} duration;
+
+/* What the kernels of n calls take, of one. */
+static double in_kernels(call_fn *call, void *arg, int n) {
+    enum { ROOM = 64 };
+    static gdn_kernel_time t[ROOM];
+    int32_t found;
+    gdn_err err;
+    double sum = 0;
+    if (gdn_queue_profile(queue, true, &err) != GDN_OK) return 0;
+    for (int i = 0; i < n; i++) call(arg, i);
+    must(gdn_queue_times(queue, t, ROOM, &found, &err), &err);
+    for (int32_t i = 0; i < found && i < ROOM; i++) sum += t[i].seconds;
+    must(gdn_queue_profile(queue, false, &err), &err);
+    return sum / n;
+}
+
 /* Seconds of one call: enough calls for some 20 ms, the best round. */
-static double seconds(call_fn *call, void *arg) {
+static duration seconds(call_fn *call, void *arg) {
     double best = 1e9;
     int n = 4;
     for (int i = 0; i < n; i++) call(arg, i);
@@ -127,16 +150,19 @@ static double seconds(call_fn *call, void *arg) {
         const double s = (now() - t) / n;
         if (s < best) best = s;
     }
-    return best;
+    return (duration){.host = best, .kernels = in_kernels(call, arg, n < 256 ? n : 256)};
 }
 
 static int wanted(const char *name) { return only == NULL || strstr(name, only) != NULL; }
 
-static void report(const char *name, double s, double bytes, double flop) {
-    printf("{\"kernel\": \"%s\", \"us\": %.2f, \"bytes\": %.0f, \"gb_s\": %.1f, "
-           "\"share_of_copy\": %.3f, \"tflop_s\": %.3f}\n",
-           name, s * 1e6, bytes, bytes / s * 1e-9, copy_rate > 0 ? bytes / s / copy_rate : 0,
-           flop / s * 1e-12);
+static double share(double bytes, double s) { return copy_rate > 0 && s > 0 ? bytes / s / copy_rate : 0; }
+
+static void report(const char *name, duration d, double bytes, double flop) {
+    const double s = d.host;
+    printf("{\"kernel\": \"%s\", \"us\": %.2f, \"kernel_us\": %.2f, \"bytes\": %.0f, \"gb_s\": %.1f, "
+           "\"share_of_copy\": %.3f, \"kernel_share_of_copy\": %.3f, \"tflop_s\": %.3f}\n",
+           name, s * 1e6, d.kernels * 1e6, bytes, bytes / s * 1e-9, share(bytes, s),
+           share(bytes, d.kernels), flop / s * 1e-12);
     fflush(stdout);
 }
 
@@ -159,8 +185,8 @@ static void copies(uint64_t bytes) {
     gdn_err err;
     must(gdn_buffer_alloc(dev, bytes, &c.from, &err), &err);
     must(gdn_buffer_alloc(dev, bytes, &c.to, &err), &err);
-    const double s = seconds(copy_call, &c);
-    copy_rate = 2.0 * (double)bytes / s;
+    const duration s = seconds(copy_call, &c);
+    copy_rate = 2.0 * (double)bytes / s.host;
     report("copy", s, 2.0 * (double)bytes, 0);
     gdn_buffer_free(c.from);
     gdn_buffer_free(c.to);

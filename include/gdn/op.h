@@ -107,6 +107,21 @@ GDN_API gdn_status gdn_queue_read(gdn_queue *q, void *to, gdn_buffer *from, uint
 GDN_API gdn_status gdn_queue_copy(gdn_queue *q, gdn_buffer *to, uint64_t to_at, gdn_buffer *from,
                                   uint64_t from_at, uint64_t bytes, gdn_err *err);
 
+/* Kernels of one name and what they took together, by the device's own clock. */
+typedef struct {
+    char     name[64]; /* "linear/32 linear_1": the file of kernels and its variant, the kernel */
+    uint64_t n;        /* launches                                                              */
+    double   seconds;
+} gdn_kernel_time;
+
+/* Whether the times of kernels are taken from now on; waits first.  Steps take somewhat longer while
+ * they are, and nothing is replayed.  GDN_E_UNSUPPORTED: the device has no such clock (the cpu). */
+GDN_API gdn_status gdn_queue_profile(gdn_queue *q, bool on, gdn_err *err);
+/* Kernels that have run since gdn_queue_profile() or the last call of this, those that took most
+ * first; waits.  *n: how many names there are, of which out[] has the first `room`. */
+GDN_API gdn_status gdn_queue_times(gdn_queue *q, gdn_kernel_time *out, int32_t room, int32_t *n,
+                                   gdn_err *err);
+
 /* --- weights ---------------------------------------------------------------- */
 
 /* A weight matrix [n, k], or n_expert of them, in the form the device's products read. */

@@ -112,13 +112,14 @@ GDN_API gdn_status gdn_perplexity(gdn_model *m, const gdn_perplexity_opts *o,
 
 /* --- speed ---------------------------------------------------------------------- */
 
-enum { GDN_BENCH_MAX_DEPTH = 16, GDN_BENCH_MAX_REP = 64 };
+enum { GDN_BENCH_MAX_DEPTH = 16, GDN_BENCH_MAX_REP = 64, GDN_BENCH_MAX_KERNEL = 64 };
 
 typedef struct {
     int32_t n_prompt, n_new;  /* tokens read and generated: 512 and 32                    */
     int32_t depth[GDN_BENCH_MAX_DEPTH]; /* tokens in the cache before: 0                  */
     int32_t n_depth;
     int32_t n_rep;            /* 3                                                        */
+    bool    kernels;          /* run each row once more and take the times of kernels     */
     gdn_engine_opts engine;   /* n_row and block_size count                               */
     gdn_progress_fn *progress;/* runs done, runs in all; may be NULL                      */
     void   *arg;
@@ -146,6 +147,9 @@ typedef struct {
     double  flops_share;      /* prompt: of the bf16 (or f32) peak                        */
     double  read_share;       /* generation: of the memory bandwidth                      */
     double  sync_share;       /* of the time: regions x their cost                        */
+    int32_t n_kernel;         /* with `kernels`: those of the run that was timed, those that took
+                                 most first; sums over all its tokens                     */
+    gdn_kernel_time kernel[GDN_BENCH_MAX_KERNEL];
 } gdn_bench_row;
 
 typedef struct {
@@ -160,7 +164,8 @@ typedef struct {
  * A repetition measures the limits and then runs every row once, so that a machine that is
  * faster for a while is so for both.
  *
- * GDN_E_INVALID  an option is out of range, or depth + n_prompt exceeds the context */
+ * GDN_E_INVALID      an option is out of range, or depth + n_prompt exceeds the context
+ * GDN_E_UNSUPPORTED  kernels: the device has no clock for them (the cpu) */
 GDN_API gdn_status gdn_bench_run(gdn_model *m, const gdn_bench_opts *o, gdn_bench_result *out,
                                  gdn_err *err);
 

@@ -83,6 +83,9 @@ typedef struct gdn_backend {
     gdn_status (*queue_create)(gdn_device *d, gdn_queue **out, gdn_err *err);
     void       (*queue_free)(gdn_queue *q);
     gdn_status (*wait)(gdn_queue *q, gdn_err *err);
+    /* gdn_queue_profile() and gdn_queue_times(), nothing being queued; both NULL: no clock. */
+    gdn_status (*profile)(gdn_queue *q, bool on, gdn_err *err);
+    gdn_status (*times)(gdn_queue *q, gdn_kernel_time *out, int32_t room, int32_t *n, gdn_err *err);
     gdn_status (*write)(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,
                         uint64_t bytes, gdn_err *err);
     gdn_status (*read)(gdn_queue *q, void *to, gdn_buffer *from, uint64_t at, uint64_t bytes,

@@ -105,6 +105,25 @@ void gdn_queue_free(gdn_queue *q) {
 
 gdn_status gdn_queue_wait(gdn_queue *q, gdn_err *err) { return q->device->backend->wait(q, err); }
 
+/* Both wait, so that what is timed and what is not are apart. */
+gdn_status gdn_queue_profile(gdn_queue *q, bool on, gdn_err *err) {
+    const gdn_device *d = q->device;
+    if (d->backend->profile == NULL)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "device %s has no clock for its kernels", d->name);
+    const gdn_status st = gdn_queue_wait(q, err);
+    return st == GDN_OK ? d->backend->profile(q, on, err) : st;
+}
+
+gdn_status gdn_queue_times(gdn_queue *q, gdn_kernel_time *out, int32_t room, int32_t *n,
+                           gdn_err *err) {
+    const gdn_device *d = q->device;
+    *n = 0;
+    if (d->backend->times == NULL)
+        return gdn_fail(err, GDN_E_UNSUPPORTED, "device %s has no clock for its kernels", d->name);
+    const gdn_status st = gdn_queue_wait(q, err);
+    return st == GDN_OK ? d->backend->times(q, out, room, n, err) : st;
+}
+
 static gdn_status check_range(const gdn_buffer *b, uint64_t at, uint64_t bytes, gdn_err *err) {
     if (at > b->bytes || bytes > b->bytes - at)
         return gdn_fail(err, GDN_E_INVALID, "%llu bytes at %llu of a buffer of %llu",

@@ -14,6 +14,7 @@
 #include "xpu_driver.h"
 #include "xpu_queue.h"
 #include "xpu_replay.h"
+#include "xpu_times.h"
 #include "xpu_x.h"
 
 /* --- devices ------------------------------------------------------------------------ */
@@ -151,6 +152,8 @@ const gdn_backend gdn_backend_xpu = {
     .queue_create = xpu_queue_create,
     .queue_free = xpu_queue_free,
     .wait = xpu_queue_wait,
+    .profile = xpu_queue_profile,
+    .times = xpu_queue_times,
     .write = xpu_queue_write,
     .read = xpu_queue_read,
     .copy = xpu_queue_copy,

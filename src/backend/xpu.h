@@ -65,6 +65,7 @@ enum {
 typedef struct xpu_named   xpu_named;   /* a kernel, and what arguments it has (xpu_program.c) */
 typedef struct xpu_program xpu_program; /* a file of kernels, compiled (xpu_program.c) */
 typedef struct xpu_stage   xpu_stage;   /* a copy that a write still reads (xpu_queue.c) */
+typedef struct xpu_times   xpu_times;   /* of the kernels launched (xpu_times.c) */
 typedef struct xpu_passes  xpu_passes;  /* launches that were noted (xpu_replay.c) */
 
 typedef struct {
@@ -98,6 +99,7 @@ typedef struct {
     bool             used;    /* something was queued since the last wait              */
     uint64_t         n_wait;
     xpu_passes      *passes;  /* NULL: nothing is replayed                             */
+    xpu_times       *times;   /* NULL: nothing is timed                                */
     xpu_stage       *stage;
     uint64_t         staged;  /* bytes */
     struct {                  /* of rope_angles: turns per position, kept from step to step */

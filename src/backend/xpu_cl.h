@@ -40,6 +40,7 @@
     X(clEnqueueCopyBuffer)      \
     X(clEnqueueFillBuffer)      \
     X(clGetEventInfo)           \
+    X(clGetEventProfilingInfo)  \
     X(clReleaseEvent)           \
     X(clFinish)                 \
     X(clGetExtensionFunctionAddressForPlatform)

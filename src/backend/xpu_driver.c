@@ -83,7 +83,7 @@ gdn_status xpu_driver_open(xpu_device *d, gdn_err *err) {
     if (st != GDN_OK) return st;
     d->context = xpu_cl.clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
     if (d->context == NULL || e != CL_SUCCESS) return xpu_failed(d, e, err, "a context");
-    e = xpu_driver_queue(d, &d->upload);
+    e = xpu_driver_queue(d, false, &d->upload);
     return e == CL_SUCCESS ? GDN_OK : xpu_failed(d, e, err, "a queue");
 }
 
@@ -92,9 +92,9 @@ void xpu_driver_close(xpu_device *d) {
     if (d->context != NULL) xpu_cl.clReleaseContext(d->context);
 }
 
-cl_int xpu_driver_queue(xpu_device *d, cl_command_queue *out) {
+cl_int xpu_driver_queue(xpu_device *d, bool timed, cl_command_queue *out) {
     cl_int e;
-    *out = xpu_cl.clCreateCommandQueue(d->context, d->id, 0, &e);
+    *out = xpu_cl.clCreateCommandQueue(d->context, d->id, timed ? CL_QUEUE_PROFILING_ENABLE : 0, &e);
     return *out == NULL && e == CL_SUCCESS ? CL_OUT_OF_RESOURCES : accepted(d, e);
 }
 
@@ -231,3 +231,17 @@ cl_int xpu_driver_finish(cl_command_queue q, cl_event last) {
     xpu_cl.clReleaseEvent(last);
     return e == CL_SUCCESS && status < 0 ? status : e;
 }
+
+/* --- events ------------------------------------------------------------------------- */
+
+cl_int xpu_driver_seconds(cl_event event, double *out) {
+    cl_ulong from = 0, to = 0;
+    cl_int e = xpu_cl.clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof from, &from,
+                                              NULL);
+    if (e == CL_SUCCESS)
+        e = xpu_cl.clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof to, &to, NULL);
+    *out = to > from ? (double)(to - from) * 1e-9 : 0;
+    return e;
+}
+
+void xpu_driver_event_free(cl_event event) { xpu_cl.clReleaseEvent(event); }

@@ -17,7 +17,8 @@
 gdn_status xpu_driver_open(xpu_device *d, gdn_err *err);
 void       xpu_driver_close(xpu_device *d);
 
-cl_int xpu_driver_queue(xpu_device *d, cl_command_queue *out);
+/* timed: events know when their commands ran. */
+cl_int xpu_driver_queue(xpu_device *d, bool timed, cl_command_queue *out);
 void   xpu_driver_queue_free(cl_command_queue q); /* nothing is left in it */
 
 /* On an in-order queue of the device.  A blocking copy has been done when it returns; of another
@@ -47,6 +48,10 @@ void   xpu_driver_forget(xpu_device *d, cl_command_buffer_khr b);
 /* Until all is done.  last: the last command's event or NULL, which is let go; how it ended is part
  * of the result. */
 cl_int xpu_driver_finish(cl_command_queue q, cl_event last);
+
+/* How long the command of an event of a timed queue ran; it has ended. */
+cl_int xpu_driver_seconds(cl_event event, double *out);
+void   xpu_driver_event_free(cl_event event);
 
 /* "device xpu:0 (NAME): WHAT: CODE; what to do; the cpu runs without it", in one place.
  * GDN_E_NOMEM where memory ran out, else GDN_E_DEVICE. */

@@ -16,6 +16,7 @@
 
 #include "../base/log.h"
 #include "xpu_driver.h"
+#include "xpu_times.h"
 #include "xpu_x.h"
 
 /* An argument as the kernel has it: most are the same from call to call, and setting one costs a
@@ -337,8 +338,10 @@ gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], g
         items[i] = (size_t)local[i];
         global[i] = (size_t)groups[i] * items[i];
     }
-    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel, global, items, NULL);
+    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel, global, items,
+                                       xpu_times_event(c->q, c->file, c->name));
     if (e != CL_SUCCESS) return xpu_failed(xpu_of(&c->q->base), e, err, "kernel %s", c->name);
+    xpu_times_launched(c->q);
     c->q->used = true;
     xpu_note_launch(c->q, c->kernel, global, items);
     return GDN_OK;

@@ -5,6 +5,7 @@
 #include "xpu_driver.h"
 #include "xpu_queue.h"
 #include "xpu_replay.h"
+#include "xpu_times.h"
 
 struct xpu_stage {
     xpu_stage *next;
@@ -26,7 +27,7 @@ gdn_status xpu_queue_create(gdn_device *dev, gdn_queue **out, gdn_err *err) {
     xpu_queue *q = calloc(1, sizeof *q);
     if (q == NULL) return gdn_fail(err, GDN_E_NOMEM, "queue: out of memory");
     q->base.device = dev;
-    const cl_int e = xpu_driver_queue(d, &q->cl);
+    const cl_int e = xpu_driver_queue(d, false, &q->cl);
     gdn_status st = e == CL_SUCCESS ? GDN_OK : xpu_failed(d, e, err, "a queue");
     if (st == GDN_OK) st = xpu_alloc(d, 4 * sizeof(cl_int), true, &q->fault, err);
     if (st == GDN_OK) st = xpu_passes_create(q, err);
@@ -49,6 +50,7 @@ void xpu_queue_free(gdn_queue *queue) {
     xpu_device *d = xpu_of(queue);
     if (q->used) xpu_driver_finish(q->cl, NULL); /* nobody waited for it */
     xpu_passes_free(q);
+    xpu_times_free(q);
     for (int i = 0; i < XPU_N_SCRATCH; i++) xpu_free(d, q->scratch[i].mem);
     xpu_free(d, q->rope.turn);
     xpu_free(d, q->fault);
@@ -92,8 +94,9 @@ gdn_status xpu_queue_wait(gdn_queue *queue, gdn_err *err) {
     q->used = q->armed = false;
     q->n_wait++;
     free_stages(q);
+    const gdn_status timed = xpu_times_read(q, err);
     if (e != CL_SUCCESS) return xpu_failed(d, e, err, "a wait");
-    return fault[0] != 0 ? report(q, fault, err) : GDN_OK;
+    return fault[0] != 0 ? report(q, fault, err) : timed;
 }
 
 /* --- copies ------------------------------------------------------------------------- */

@@ -60,6 +60,10 @@ static void forget_all(xpu_queue *q) {
     }
 }
 
+void xpu_passes_forget(xpu_queue *q) {
+    if (q->passes != NULL) forget_all(q);
+}
+
 void xpu_passes_free(xpu_queue *q) {
     if (q->passes == NULL) return;
     forget_all(q);
@@ -149,7 +153,7 @@ bool xpu_pass_begin(gdn_queue *queue, const gdn_pass *key) {
     xpu_queue *q = xpu_queue_of(queue);
     xpu_device *d = xpu_of(queue);
     xpu_passes *all = q->passes;
-    if (all == NULL) return false;
+    if (all == NULL || q->times != NULL) return false; /* a replay has no times of kernels */
     const uint64_t n_freed = d->n_freed;
     if (all->off || all->n_freed != n_freed) forget_all(q);
     all->n_freed = n_freed;

@@ -49,10 +49,32 @@ static void print_json(const cli_model *m, const gdn_bench_result *r) {
         spread_json("tokens_per_second", &w->speed);
         printf(", \"flops_per_token\": %.6g, \"bytes_per_token\": %.6g, "
                "\"regions_per_token\": %.2f, \"flops_share\": %.4f, \"read_share\": %.4f, "
-               "\"sync_share\": %.4f}",
+               "\"sync_share\": %.4f",
                w->flops, w->bytes, w->regions, w->flops_share, w->read_share, w->sync_share);
+        for (int32_t k = 0; k < w->n_kernel; k++)
+            printf("%s{\"kernel\": \"%s\", \"launches\": %llu, \"us\": %.2f}",
+                   k > 0 ? ", " : ", \"kernels\": [", w->kernel[k].name,
+                   (unsigned long long)w->kernel[k].n, 1e6 * w->kernel[k].seconds);
+        printf("%s}", w->n_kernel > 0 ? "]" : "");
     }
     printf("]}\n");
+}
+
+/* Per token of an answer, of a prompt as a whole. */
+static void print_kernels(const gdn_bench_row *w) {
+    const double n = w->is_prompt ? 1 : w->n_tok;
+    double all = 0, launches = 0;
+    for (int32_t k = 0; k < w->n_kernel; k++) {
+        all += w->kernel[k].seconds;
+        launches += (double)w->kernel[k].n;
+    }
+    printf("\nkernels of %s after %d: %.1f us of %.1f us, %.0f launches\n",
+           w->is_prompt ? "the prompt" : "a token", w->depth, 1e6 * all / n,
+           1e6 / w->speed.median * (w->is_prompt ? w->n_tok : 1), launches / n);
+    for (int32_t k = 0; k < w->n_kernel; k++)
+        printf("%10.1f us %5.1f %%  %6.1f times  %s\n", 1e6 * w->kernel[k].seconds / n,
+               100 * w->kernel[k].seconds / (all > 0 ? all : 1), (double)w->kernel[k].n / n,
+               w->kernel[k].name);
 }
 
 static void print_text(const cli_model *m, const gdn_bench_result *r, int32_t n_rep) {
@@ -81,6 +103,8 @@ static void print_text(const cli_model *m, const gdn_bench_result *r, int32_t n_
                    !w->is_prompt ? "read" : r->bf16 ? "bf16" : "f32", 100 * w->sync_share);
     }
     printf("median of %d; the limits are measured before each round\n", n_rep);
+    for (int32_t i = 0; i < r->n_row; i++)
+        if (r->row[i].n_kernel > 0) print_kernels(&r->row[i]);
 }
 
 static int read_depths(options *o) {
@@ -125,6 +149,7 @@ int cli_bench(int argc, char **argv) {
         { OPT_I32, 'n', "generate", &o.b.n_new, "N", "tokens to generate; 0: none (32)", 0, 1 << 24, NULL },
         { OPT_STR, 0, "depth", &o.depths, "N,...", "tokens in the cache before (0)", 0, 0, NULL },
         { OPT_I32, 0, "reps", &o.b.n_rep, "N", "repetitions (3)", 1, GDN_BENCH_MAX_REP, NULL },
+        { OPT_TRUE, 0, "kernels", &o.b.kernels, NULL, "times of a device's kernels as well", 0, 0, NULL },
         { OPT_TRUE, 0, "json", &o.json, NULL, "one JSON object", 0, 0, NULL },
         { OPT_HEAD, 0, "requests, instead", NULL, NULL, NULL, 0, 0, NULL },
         { OPT_TRUE, 0, "reuse", &o.requests.reuse, NULL, "prompt tokens computed when prompts share", 0, 0, NULL },

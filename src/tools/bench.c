@@ -18,11 +18,13 @@
 #include "../base/clock.h"
 #include "../base/err.h"
 #include "../base/pool.h"
+#include "../engine/engine.h"
 #include "../kern/kern.h"
 #include "../kern/limits/limits.h"
 #include "../model/model.h"
 
 enum { SAMPLES = GDN_BENCH_MAX_REP };
+enum { WARM = -1, TIMED = -2 }; /* instead of a number of a repetition */
 
 typedef struct {
     const gdn_bench_opts *o;
@@ -118,13 +120,21 @@ static gdn_status answer(bench *b, gdn_seq *s, int32_t n, gdn_err *err) {
     return st;
 }
 
-/* One run of row i in a sequence of its own. */
+static gdn_status times(bench *b, gdn_bench_row *row, gdn_err *err) {
+    const gdn_status st = gdn_queue_times(b->engine->q, row->kernel, GDN_BENCH_MAX_KERNEL,
+                                          &row->n_kernel, err);
+    if (row->n_kernel > GDN_BENCH_MAX_KERNEL) row->n_kernel = GDN_BENCH_MAX_KERNEL;
+    return st;
+}
+
+/* One run of row i in a sequence of its own; rep below 0: it does not count. */
 static gdn_status run_row(bench *b, int32_t i, int32_t rep, gdn_err *err) {
     gdn_bench_row *row = &b->r->row[i];
     gdn_engine_stats before, after;
     gdn_seq *s = NULL;
     gdn_status st = gdn_seq_create(b->engine, &s, err);
     if (st == GDN_OK && row->depth > 0) st = eval(b, s, b->tokens, row->depth, false, err);
+    if (st == GDN_OK && rep == TIMED) st = times(b, row, err); /* what came before is left out */
     gdn_engine_get_stats(b->engine, &before);
     const double start = gdn_now_us();
     if (st == GDN_OK && row->is_prompt)
@@ -133,6 +143,7 @@ static gdn_status run_row(bench *b, int32_t i, int32_t rep, gdn_err *err) {
         st = answer(b, s, row->n_tok, err);
     const double us = gdn_now_us() - start;
     gdn_engine_get_stats(b->engine, &after);
+    if (st == GDN_OK && rep == TIMED) st = times(b, row, err);
     if (rep >= 0) b->speed[i][rep] = 1e6 * row->n_tok / (us > 0 ? us : 1e-3);
     row->regions = (double)(after.regions - before.regions) / row->n_tok;
     gdn_seq_free(s);
@@ -154,10 +165,12 @@ static gdn_status measure_limits(bench *b, int32_t rep, gdn_err *err) {
 static gdn_status run(bench *b, gdn_err *err) {
     const gdn_bench_opts *o = b->o;
     const uint64_t total = (uint64_t)o->n_rep * (uint64_t)b->r->n_row;
+    /* Refused here, before anything has taken its time. */
+    gdn_status st = o->kernels ? gdn_queue_profile(b->engine->q, true, err) : GDN_OK;
+    if (o->kernels && st == GDN_OK) st = gdn_queue_profile(b->engine->q, false, err);
     /* Touch the memory once, where the cache is empty. */
-    gdn_status st = GDN_OK;
     for (int32_t i = 0; i < b->r->n_row && st == GDN_OK; i++)
-        if (b->r->row[i].depth == 0) st = run_row(b, i, -1, err);
+        if (b->r->row[i].depth == 0) st = run_row(b, i, WARM, err);
     for (int32_t rep = 0; rep < o->n_rep && st == GDN_OK; rep++) {
         st = measure_limits(b, rep, err);
         for (int32_t i = 0; i < b->r->n_row && st == GDN_OK; i++) {
@@ -167,6 +180,9 @@ static gdn_status run(bench *b, gdn_err *err) {
                             total);
         }
     }
+    if (o->kernels && st == GDN_OK) st = gdn_queue_profile(b->engine->q, true, err);
+    for (int32_t i = 0; i < b->r->n_row && o->kernels && st == GDN_OK; i++)
+        st = run_row(b, i, TIMED, err);
     return st;
 }
 

@@ -24,6 +24,8 @@ bad 1 "the model's context is 4096" bench --depth 4000 -p 512
 bad 1 'need one at least' bench -p 0 -n 0
 bad 1 'need 1 to 16' bench --depth ''
 
+bad 1 ' has no clock for its kernels' bench -p 16 -n 0 --kernels --device cpu
+
 # Prompt tokens that have to be computed, counted by hand: a turn of 60 tokens behind an answer of
 # which the last token was never evaluated; 100 behind 200 in common; 4 turns of 50 in each of two
 # conversations that begin alike, the first turns being 100 longer; one of eight copies.

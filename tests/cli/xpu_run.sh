@@ -20,6 +20,25 @@ ok run -q --device cpu --math f32 --temp 0 -p "What is cruft?"
 cmp -s "$TMP/out" "$TMP/xpu" || fail "another answer: $(cat "$TMP/xpu")"
 [ "$(cat "$TMP/xpu")" = "$CRUFT" ] || fail "not the demo's answer: $(cat "$TMP/xpu")"
 
+# Kernels by the device's clock: those of an answer, as many launches as there are without.
+ok bench -q --device xpu -p 16 -n 2 --reps 1 --kernels --json
+awk '{ n = split($0, run, /"kind": /)
+       for (i = 2; i <= n; i++) {
+           launches = 0; us = 0; rest = run[i]
+           while (match(rest, /"launches": [0-9]*, "us": [0-9.]*/)) {
+               split(substr(rest, RSTART, RLENGTH), v, /[:,]/)
+               launches += v[2]; us += v[4]; rest = substr(rest, RSTART + RLENGTH)
+           }
+           match(run[i], /"tokens": [0-9]*/); tokens = substr(run[i], RSTART + 10, RLENGTH - 10)
+           match(run[i], /"regions_per_token": [0-9.]*/); each = substr(run[i], RSTART + 21, RLENGTH - 21)
+           d = launches - tokens * each
+           if (launches < 20 || us <= 0 || d * d > 1) exit 1
+       }
+       exit n != 3 }' "$TMP/out" || fail "bench --kernels: $(cat "$TMP/out")"
+ok bench -q --device xpu -p 0 -n 2 --reps 1 --kernels
+grep -q '^kernels of a token after 0: [0-9.]* us of [0-9.]* us, [0-9]* launches$' "$TMP/out" &&
+    grep -q ' times  gdn' "$TMP/out" || fail "bench --kernels: $(cat "$TMP/out")"
+
 # A stand-in is never the default: where the list begins with the cpu, the cpu is taken.
 gdn devices
 if head -n 1 "$TMP/out" | grep -q '^cpu '; then

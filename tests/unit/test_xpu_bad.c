@@ -261,6 +261,69 @@ static void test_weight(void **state) {
     assert_int_equal(live(), 0);
 }
 
+/* --- times of kernels --------------------------------------------------------------- */
+
+/* n launches of a norm over three rows; the names and times that are found. */
+static gdn_status timed(gdn_queue *q, gdn_buffer *b, int n, gdn_kernel_time *t, int32_t *found,
+                        gdn_err *err) {
+    const int64_t shape[] = {3, 8}, width[] = {8};
+    const gdn_tensor x = gdn_tensor_dense(b, 0, GDN_F32, 2, shape);
+    const gdn_rms_norm_args a = {.y = x, .x = x, .w = gdn_tensor_dense(b, 96, GDN_F32, 1, width)};
+    gdn_status st = GDN_OK;
+    for (int i = 0; i < n && st == GDN_OK; i++) st = gdn_op_rms_norm(q, &a, err);
+    return st == GDN_OK ? gdn_queue_times(q, t, 2, found, err) : st;
+}
+
+/* By the stub's clock a kernel takes 2 us. */
+static void test_times(void **state) {
+    gdn_device *d;
+    gdn_queue *q;
+    gdn_buffer *b;
+    gdn_kernel_time t[2];
+    int32_t n;
+    gdn_err err = {0};
+    (void)state;
+    set_failure(NULL, 0, 0, false);
+    ok(gdn_device_open("xpu", NULL, &d, &err), &err);
+    ok(gdn_queue_create(d, &q, &err), &err);
+    ok(gdn_buffer_alloc(d, 128, &b, &err), &err);
+    assert_int_equal(timed(q, b, 0, t, &n, &err), GDN_E_INVALID);
+    assert_non_null(strstr(err.text, "gdn_queue_profile() was not called"));
+    ok(gdn_queue_profile(q, true, &err), &err);
+    for (int k = 100; k >= 0; k -= 50) { /* each call begins anew */
+        ok(timed(q, b, k, t, &n, &err), &err);
+        assert_int_equal(n, k > 0);
+        if (k == 0) break;
+        assert_string_equal(t[0].name, "norm rms_norm");
+        assert_int_equal(t[0].n, k);
+        assert_true(t[0].seconds > 1.999e-6 * k && t[0].seconds < 2.001e-6 * k);
+    }
+    /* A clock that fails is one error, and leaves nothing behind. */
+    for (int k = 1; k <= 6; k++) {
+        const long before = live();
+        set_failure("clGetEventProfilingInfo", LOST, k, false);
+        assert_int_equal(timed(q, b, 3, t, &n, &err), GDN_E_DEVICE);
+        assert_non_null(strstr(err.text, "a kernel's time: CL_OUT_OF_RESOURCES"));
+        set_failure(NULL, 0, 0, false);
+        assert_int_equal(live(), before);
+        ok(gdn_queue_times(q, t, 2, &n, &err), &err);
+    }
+    ok(gdn_queue_profile(q, false, &err), &err);
+    set_failure("clCreateCommandQueue", LOST, 1, false);
+    assert_int_equal(gdn_queue_profile(q, true, &err), GDN_E_DEVICE);
+    set_failure(NULL, 0, 0, false);
+    assert_int_equal(timed(q, b, 3, t, &n, &err), GDN_E_INVALID); /* it works as before */
+    ok(gdn_queue_profile(q, true, &err), &err);
+    const int64_t shape[] = {3, 8}, width[] = {8};
+    const gdn_tensor x = gdn_tensor_dense(b, 0, GDN_F32, 2, shape);
+    const gdn_rms_norm_args a = {.y = x, .x = x, .w = gdn_tensor_dense(b, 96, GDN_F32, 1, width)};
+    ok(gdn_op_rms_norm(q, &a, &err), &err);
+    gdn_queue_free(q); /* with a time that nobody reads */
+    gdn_buffer_free(b);
+    gdn_device_close(d);
+    assert_int_equal(live(), 0);
+}
+
 /* --- around them -------------------------------------------------------------------- */
 
 /* The folder of the stub, beside the one of this program. */
@@ -298,6 +361,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_weight),
+        cmocka_unit_test(test_times),
         cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_usm),
         cmocka_unit_test(test_replay),
