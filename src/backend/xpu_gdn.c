@@ -40,8 +40,9 @@ static gdn_status conv(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
     xpu_int(&c, a->conv_w.shape[0]);
     xpu_int(&c, a->conv_state.type);
     xpu_int(&c, a->conv_bias.buf != NULL);
+    xpu_int(&c, a->slot.shape[0]);
     const int64_t groups[3] = {(C + hv + XPU_GDN_CHANNELS - 1) / XPU_GDN_CHANNELS,
-                               a->slot.shape[0], 1};
+                               xpu_gdn_conv_groups(a->slot.shape[0], a->core.shape[0]), 1};
     const int local[3] = {XPU_GDN_CHANNELS, 1, 1};
     return xpu_start(&c, groups, local, err);
 }

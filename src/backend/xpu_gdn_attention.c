@@ -76,7 +76,9 @@ static gdn_status conv(gdn_queue *q, const gdn_causal_conv1d_args *a, const grou
     xpu_int(&c, a->qkvz.type);
     xpu_int(&c, a->conv_bias.buf != NULL);
     xpu_int(&c, a->reorder_input);
-    const int64_t groups[3] = {(items + XPU_GDN_CHANNELS - 1) / XPU_GDN_CHANNELS, count(g), 1};
+    xpu_int(&c, count(g));
+    const int64_t groups[3] = {(items + XPU_GDN_CHANNELS - 1) / XPU_GDN_CHANNELS,
+                               xpu_gdn_conv_groups(count(g), g->n_token), 1};
     const int local[3] = {XPU_GDN_CHANNELS, 1, 1};
     return xpu_start(&c, groups, local, err);
 }

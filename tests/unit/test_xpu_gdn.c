@@ -237,6 +237,23 @@ static void test_core(void **state) {
     }
 }
 
+/* Sequences that a convolution takes in blocks of tokens, beside others: of each length around a block,
+ * fresh and not, behind what is committed, at every width. */
+static void test_core_blocks(void **state) {
+    (void)state;
+    static const int32_t start[] = {0, 5, 101, 101, 134, 166, 167}, slot[] = {3, 0, 5, 4, 1, 2};
+    static const int32_t some[] = {0, 1, 1, 0, 1, 0}, yes[] = {1, 1, 1, 1, 1, 1};
+    static const int32_t pair_start[] = {0, 70, 167}, line[] = {2, 0}, commit[] = {3, 4};
+    static const int32_t none[] = {0, 0};
+    for (int32_t W = 2; W <= 8; W++) {
+        core_case k = core_make(1, 2, 16, 12, W, W % 2 == 0 ? GDN_F32 : GDN_BF16, W % 3 == 0, 170, 6);
+        core_run(&k, 6, start, slot, some, NULL, NULL, NULL, NULL);
+        core_run(&k, 6, start, slot, yes, NULL, NULL, NULL, NULL);
+        core_run(&k, 2, pair_start, slot, yes, line, commit, none, NULL);
+        drop();
+    }
+}
+
 /* Cut into calls and beside others: the same bits. */
 static void test_core_cut(void **state) {
     (void)state;
@@ -650,6 +667,7 @@ static void test_faults(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_core),    cmocka_unit_test(test_core_cut),
+        cmocka_unit_test(test_core_blocks),
         cmocka_unit_test(test_vectors), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_experts), cmocka_unit_test(test_faults),
         cmocka_unit_test(test_attention_alone), cmocka_unit_test(test_operator),

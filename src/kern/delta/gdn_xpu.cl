@@ -1,10 +1,11 @@
 /* gdn_xpu.cl - Gated DeltaNet on the device: convolution, gates and delta rule, for gdn_core and for
  * gdn_attention with its two stages.  Equations: conv.h, delta.h; contracts: op.h.
  *
- * Long sequences take two launches.  In the convolution a work-item is one channel of one sequence and
- * takes all its tokens with the last inputs in registers: nobody else reads or writes that channel's
- * state.  Work-items behind the channels do what else there is per token: gates, or copies of z, b
- * and a.  In the delta rule a work-group has a few rows of one head's state.
+ * Long sequences take two launches.  In the convolution a work-item is one channel of up to CONV_TOKENS
+ * tokens of one sequence, with the last inputs in registers.  The item that has the sequence's first
+ * tokens reads and writes that channel's state, nobody else does.  Work-items behind the channels do
+ * what else there is per token: gates, or copies of z, b and a.  In the delta rule a work-group has a
+ * few rows of one head's state.
  *
  * Few tokens take one (core_step): a work-group is a key head with its value heads, of one sequence,
  * and convolves its own channels into local memory.
@@ -26,6 +27,7 @@ enum {
     QUADS = 4,   /* of a row's elements in one item, four each */
     LANES = 16,  /* items of a row at most: rows of up to 256  */
     AHEAD = 8,   /* tokens whose inputs a convolution loads together */
+    CONV_TOKENS = 32, /* of an item of one, XPU_GDN_CONV_TOKENS on the host; AHEAD and TAPS at least */
     ITEMS = 128, /* of a work-group at most, XPU_GDN_ITEMS on the host */
     STEP_ITEMS = 256, /* of core_step's, XPU_GDN_STEP_ITEMS         */
     SET = 2 * ITEMS + 3 * LANES,
@@ -44,6 +46,24 @@ inline float answer(const float *u, const float *w, float bias, int W) {
 inline void push(float *u, float x) {
     for (int j = 0; j + 1 < TAPS; j++) u[j] = u[j + 1];
     u[TAPS - 1] = x;
+}
+
+/* What group i of a convolution over n_seq sequences has: the first tokens of sequence i, or those from
+ * the returned one on of another sequence (-1: of none).  Sequence s has its groups of later tokens
+ * from start[s] / CONV_TOKENS on; starts that are wrong lead to some sequence, which is looked at. */
+inline int conv_first(const __global int *start, int n_seq, int i, int *s) {
+    *s = i;
+    if (i < n_seq) return 0;
+    int lo = 0, hi = n_seq;
+    i -= n_seq;
+    while (lo + 1 < hi) { /* the last that has them from i or before on */
+        const int mid = lo + (hi - lo) / 2;
+        if (start[mid] / CONV_TOKENS <= i) lo = mid;
+        else hi = mid;
+    }
+    *s = lo;
+    const int behind = i - start[lo] / CONV_TOKENS;
+    return behind < 0 || start[lo] < 0 ? -1 : (behind + 1) * CONV_TOKENS;
 }
 
 /* --- delta rule: one token ------------------------------------------------------------------ */
@@ -204,23 +224,28 @@ inline float kept(int type, float x) {
 __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSOR1(work_gate),
                         TENSOR1(b), TENSOR1(a), TENSOR2(conv_state), TENSOR(conv_w),
                         TENSOR(conv_bias), TENSOR(A_log), TENSOR(dt_bias), TENSOR2(line), int C,
-                        int hv, int W, int type, int has_bias) {
-    const int c = get_global_id(0), s = get_global_id(1);
+                        int hv, int W, int type, int has_bias, int n_seq) {
+    const int c = get_global_id(0);
     if (c >= C + hv) return;
-    const core_seq q = core_sequence(CORE_SEQ_HERE, s, c == 0);
-    if (q.skip || q.n_commit + q.n == 0) return;
+    int s;
+    const int from = conv_first(AT0(int, seq_start), n_seq, get_global_id(1), &s);
+    if (from < 0) return;
+    const core_seq q = core_sequence(CORE_SEQ_HERE, s, c == 0 && from == 0);
+    if (q.skip || (from > 0 && (q.guesses || from >= q.n))) return;
+    const int to = q.guesses ? q.n : min(q.n, from + CONV_TOKENS);
+    const int commits = from == 0 ? q.n_commit : 0;
     const int behind = n_row + s * K; /* work rows of what is committed */
 
     if (c >= C) {
         const int h = c - C;
         const float A = AT0(float, A_log)[h], dt = AT0(float, dt_bias)[h];
-        for (int i = 0; i < q.n_commit; i++) {
+        for (int i = 0; i < commits; i++) {
             const __global float *ba = AT2(float, line, q.line, i) + C;
             __global float *gate = AT1(float, work_gate, behind + i);
             gate[h] = decay(ba[hv + h], A, dt);
             gate[hv + h] = sigmoid(ba[h]);
         }
-        for (int i = 0; i < q.n; i++) {
+        for (int i = from; i < to; i++) {
             const float raw_b = AT1(float, b, q.start + i)[h], raw_a = AT1(float, a, q.start + i)[h];
             __global float *gate = AT1(float, work_gate, q.start + i);
             gate[h] = decay(raw_a, A, dt);
@@ -236,16 +261,19 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
     __global uchar *state = AT1(uchar, conv_state, q.slot);
     const float bias = has_bias ? AT0(float, conv_bias)[c] : 0.0f;
     float u[TAPS], w[TAPS];
-    get_window(state, conv_state_s1, c, type, q.has_state, AT0(float, conv_w), C, u, w, W);
-    for (int i = 0; i < q.n_commit; i++) {
+    get_window(state, conv_state_s1, c, type, q.has_state && from == 0, AT0(float, conv_w), C, u, w, W);
+    if (from > 0)
+        for (int j = 0; j < TAPS; j++)
+            if (j > TAPS - W) u[j] = kept(type, AT1(float, qkv, q.start + from - TAPS + j)[c]);
+    for (int i = 0; i < commits; i++) {
         push(u, kept(type, AT2(float, line, q.line, i)[c]));
         AT1(float, work_qkv, behind + i)[c] = answer(u, w, bias, W);
     }
-    for (int first = 0; first < q.n; first += AHEAD) {
+    for (int first = from; first < to; first += AHEAD) {
         float x[AHEAD];
-        for (int i = 0; i < AHEAD; i++) x[i] = AT1(float, qkv, q.start + min(first + i, q.n - 1))[c];
+        for (int i = 0; i < AHEAD; i++) x[i] = AT1(float, qkv, q.start + min(first + i, to - 1))[c];
         for (int i = 0; i < AHEAD; i++) {
-            if (first + i >= q.n) break;
+            if (first + i >= to) break;
             push(u, kept(type, x[i]));
             AT1(float, work_qkv, q.start + first + i)[c] = answer(u, w, bias, W);
             if (!q.guesses) continue;
@@ -253,6 +281,9 @@ __kernel void core_conv(FAULTS, CORE_SEQ, TENSOR1(work_qkv), TENSOR1(qkv), TENSO
             else AT2(float, line, q.line, first + i - 1)[c] = x[i];
         }
     }
+    if (from > 0) return;
+    for (int j = 0; j < TAPS; j++)
+        if (to < q.n && j > TAPS - W) u[j] = AT1(float, qkv, q.start + q.n - TAPS + j)[c];
     if (q.leave) put_window(AT1(uchar, conv_state, q.spare), conv_state_s1, c, type, u, W);
     else if (!q.guesses) put_window(state, conv_state_s1, c, type, u, W);
 }
@@ -507,22 +538,34 @@ inline int source(int c, int nk, int r, int dk, int dv, bool reorder) {
     return c / values * group + 2 * dk + values + c % values;
 }
 
+/* What a channel takes of token t; a row that is out of range is zeros, and reported elsewhere. */
+inline uint input_bits(int act, const __global uchar *qkvz, long row_bytes, int row, int src) {
+    return row < 0 ? 0 : bits_at(act, qkvz + row * row_bytes, src);
+}
+#define INPUT(t) input_bits(act, AT0(uchar, qkvz), qkvz_s0, TOKEN_ROW(t), src)
+
 __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENSOR2(z),
                              TENSOR(conv_state), long slot_bytes, long row_bytes, long channel_bytes,
                              TENSOR1(conv_weights), TENSOR(conv_bias), TENSOR2(q), TENSOR2(k),
                              TENSOR2(v), TENSOR1(b), TENSOR1(a), int nk, int r, int dk, int dv,
-                             int W, int act, int has_bias, int reorder) {
-    const int i = get_global_id(0), s = get_global_id(1);
+                             int W, int act, int has_bias, int reorder, int n_seq) {
+    const int i = get_global_id(0);
     const int nv = nk * r, keys = nk * dk, C = 2 * keys + nv * dv, Z = nv * dv;
     if (i >= C + Z + nv) return;
-    const group_seq m = group_sequence(GROUP_SEQ_HERE, s, i == 0);
-    if (m.skip) return;
+    int s;
+    const int from = conv_first(AT0(int, loc), n_seq, get_global_id(1), &s);
+    if (from < 0) return;
+    const group_seq m = group_sequence(GROUP_SEQ_HERE, s, i == 0 && from == 0);
+    if (m.skip || (from > 0 && (columns > 0 || from >= m.n))) return;
+    /* Its tokens: those of one sequence, or all that are speculative. */
+    const int begin = m.start + from;
+    const int end = m.start + (columns > 0 ? m.n : min(m.n, from + CONV_TOKENS));
 
     if (i >= C + Z) { /* the gates of a head, as they are */
         const int h = i - C - Z, g = h / r;
         const int at_b = reorder ? h : 2 * g * r + h % r;
         const int at_a = reorder ? nv + h : (2 * g + 1) * r + h % r;
-        for (int t = m.start; t < m.start + m.n; t++) {
+        for (int t = begin; t < end; t++) {
             const int row = TOKEN_ROW(t);
             const bool zero = m.none || row < 0;
             if (row < 0 && h == 0) FAULT(GDN_ROW, t, has_indx ? AT0(int, indx)[t] : t);
@@ -534,11 +577,11 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
     const int src = source(i, nk, r, dk, dv, reorder != 0);
     if (i >= C) {
         const int head = (i - C) / dv, col = (i - C) % dv;
-        for (int first = m.start; first < m.start + m.n; first += AHEAD) {
+        for (int first = begin; first < end; first += AHEAD) {
             uint v[AHEAD];
             int to[AHEAD];
             for (int j = 0; j < AHEAD; j++) {
-                to[j] = first + j < m.start + m.n ? TOKEN_ROW(first + j) : -1;
+                to[j] = first + j < end ? TOKEN_ROW(first + j) : -1;
                 v[j] = m.none || to[j] < 0 ? 0 : bits_at(act, AT1(uchar, qkvz, to[j]), src);
             }
             for (int j = 0; j < AHEAD; j++)
@@ -556,7 +599,7 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
                                 : AT2(uchar, v, 0, c / d);
     const long to_s0 = is_q ? q_s0 : is_k ? k_s0 : v_s0;
     if (m.none) {
-        for (int t = m.start; t < m.start + m.n; t++) put_bits(act, to + t * to_s0, col, 0);
+        for (int t = begin; t < end; t++) put_bits(act, to + t * to_s0, col, 0);
         return;
     }
 
@@ -567,34 +610,34 @@ __kernel void attention_conv(FAULTS, GROUP_SEQ, TENSOR1(qkvz), TENSOR1(ba), TENS
     for (int j = 0; j < TAPS; j++) {
         const int tap = j - (TAPS - W);
         w[j] = tap >= 0 ? load_as(act, AT1(uchar, conv_weights, i), tap) : 0.0f;
-        const bool stored = tap >= 1 && !m.fresh;
-        const __global uchar *from = line + (stored ? m.line + tap - 1 : 0) * row_bytes;
-        old[j] = stored ? bits_at(act, from, 0) : 0;
-        u[j] = stored ? load_as(act, from, 0) : 0.0f;
+        old[j] = 0;
+        if (tap >= 1 && from > 0) old[j] = INPUT(begin - TAPS + j);
+        else if (tap >= 1 && !m.fresh) old[j] = bits_at(act, line + (m.line + tap - 1) * row_bytes, 0);
+        u[j] = from_bits(act, old[j]);
     }
     /* A speculative line keeps its history less the first row, then come the inputs. */
     if (columns > 0)
         for (int j = 0; j < TAPS; j++)
             if (j >= TAPS - W + 2) put_bits(act, line + (j - (TAPS - W) - 2) * row_bytes, 0, old[j]);
-    for (int first = 0; first < m.n; first += AHEAD) {
+    for (int first = begin; first < end; first += AHEAD) {
         uint in[AHEAD];
-        for (int i = 0; i < AHEAD; i++) {
-            const int row = TOKEN_ROW(m.start + min(first + i, m.n - 1));
-            in[i] = row < 0 ? 0 : bits_at(act, AT1(uchar, qkvz, row), src);
-        }
+        for (int i = 0; i < AHEAD; i++) in[i] = INPUT(min(first + i, end - 1));
         for (int i = 0; i < AHEAD; i++) {
             const int t = first + i;
-            if (t >= m.n) break;
+            if (t >= end) break;
             for (int j = 0; j + 1 < TAPS; j++) old[j] = old[j + 1];
             old[TAPS - 1] = in[i];
             push(u, from_bits(act, in[i]));
-            store_as(act, to + (m.start + t) * to_s0, col, answer(u, w, bias, W));
-            if (columns > 0) put_bits(act, line + (W - 2 + t) * row_bytes, 0, in[i]);
+            store_as(act, to + t * to_s0, col, answer(u, w, bias, W));
+            if (columns > 0) put_bits(act, line + (W - 2 + t - m.start) * row_bytes, 0, in[i]);
         }
     }
-    if (columns == 0)
-        for (int j = 0; j < TAPS; j++)
-            if (j > TAPS - W) put_bits(act, line + (j - (TAPS - W) - 1) * row_bytes, 0, old[j]);
+    if (columns > 0 || from > 0) return;
+    for (int j = 0; j < TAPS; j++) {
+        if (j <= TAPS - W) continue;
+        const uint last = end < m.start + m.n ? INPUT(m.start + m.n - TAPS + j) : old[j];
+        put_bits(act, line + (j - (TAPS - W) - 1) * row_bytes, 0, last);
+    }
 }
 
 /* --- gdn_attention: second stage ------------------------------------------------------------ */
