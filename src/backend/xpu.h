@@ -97,7 +97,6 @@ typedef struct {
     cl_mem           fault;   /* int[4]: code, index, value; read by a wait when armed */
     bool             armed;
     bool             used;    /* something was queued since the last wait              */
-    uint64_t         n_wait;
     xpu_passes      *passes;  /* NULL: nothing is replayed                             */
     xpu_times       *times;   /* NULL: nothing is timed                                */
     xpu_stage       *stage;
@@ -179,8 +178,6 @@ gdn_status xpu_scratch(gdn_queue *q, int i, uint64_t bytes, cl_mem *out, gdn_err
 /* A small array of the host's for the kernels behind it; from may be reused at once. */
 gdn_status xpu_put(gdn_queue *q, cl_mem to, uint64_t at, const void *from, uint64_t bytes,
                    gdn_err *err);
-/* Waits: for the rare op that cannot go on without a value. */
-gdn_status xpu_get(gdn_queue *q, void *to, cl_mem from, uint64_t at, uint64_t bytes, gdn_err *err);
 
 /* After an enqueue into the queue that starts no kernel: its result and what was done. */
 gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err);

@@ -143,7 +143,7 @@ static bool replay(xpu_queue *q, noted_pass *p) {
         return false;
     }
     d->n_replayed++;
-    p->n_wait = q->n_wait;
+    p->n_wait = q->base.n_wait;
     q->used = true;
     q->armed = !d->base.dry_run;
     return true;
@@ -162,7 +162,7 @@ bool xpu_pass_begin(gdn_queue *queue, const gdn_pass *key) {
     const bool again = p->used > 0;
     p->used = ++all->tick;
     if (p->noted != NULL)
-        return p->n_wait != q->n_wait && replay(q, p); /* a buffer is in the queue once at most */
+        return p->n_wait != q->base.n_wait && replay(q, p); /* a buffer is in the queue once at most */
     if (!again || p->plain) return false;
     const cl_int e = xpu_driver_record(d, q->cl, &p->noted);
     if (e != CL_SUCCESS) {
