@@ -167,6 +167,10 @@ typedef struct {
     uint64_t n_page, n_page_used;
     uint64_t steps, rows, regions; /* since creation: steps, rows evaluated, parallel regions or launches
                                       (of the device: other engines' count too)            */
+    /* Since creation: times that the host waited for the device.  Once a step; again for logits beyond
+     * the first 32 MB of a step, for each guess of an MTP head, for a row of logits whose largest did
+     * not decide, and in saving a session. */
+    uint64_t waits;
     /* Of the device since it was opened: calls that its driver accepted, kernels launched; passes over
      * the model whose launches were noted, and those that were made again as one call. */
     uint64_t calls, launches, recorded, replayed;

@@ -128,6 +128,7 @@ struct gdn_buffer {
 };
 struct gdn_queue {
     gdn_device *device;
+    uint64_t    n_wait; /* so far */
 };
 struct gdn_weight {
     gdn_device *device;

@@ -103,7 +103,10 @@ void gdn_queue_free(gdn_queue *q) {
     if (q != NULL) q->device->backend->queue_free(q);
 }
 
-gdn_status gdn_queue_wait(gdn_queue *q, gdn_err *err) { return q->device->backend->wait(q, err); }
+gdn_status gdn_queue_wait(gdn_queue *q, gdn_err *err) {
+    q->n_wait++;
+    return q->device->backend->wait(q, err);
+}
 
 /* Both wait, so that what is timed and what is not are apart. */
 gdn_status gdn_queue_profile(gdn_queue *q, bool on, gdn_err *err) {

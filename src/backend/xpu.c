@@ -34,6 +34,7 @@ static int list(gdn_device_info *out, int n) {
 
 static void close_device(gdn_device *dev) {
     xpu_device *d = (xpu_device *)dev;
+    xpu_table_free(d);
     xpu_programs_free(d);
     xpu_driver_close(d);
     pthread_mutex_destroy(&d->base.busy);

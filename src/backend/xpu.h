@@ -62,8 +62,9 @@ enum {
     XPU_N_FAULT
 };
 
-typedef struct xpu_named   xpu_named;   /* a kernel, and what arguments it has (xpu_program.c) */
 typedef struct xpu_program xpu_program; /* a file of kernels, compiled (xpu_program.c) */
+typedef struct xpu_named   xpu_named;   /* a kernel of it (xpu_program.h)             */
+typedef struct xpu_object  xpu_object;  /* an object of a kernel, with arguments      */
 typedef struct xpu_stage   xpu_stage;   /* a copy that a write still reads (xpu_queue.c) */
 typedef struct xpu_times   xpu_times;   /* of the kernels launched (xpu_times.c) */
 typedef struct xpu_passes  xpu_passes;  /* launches that were noted (xpu_replay.c) */
@@ -74,6 +75,7 @@ typedef struct {
     cl_context       context;
     cl_command_queue upload;    /* for what belongs to no queue: zeroes, weights */
     xpu_program     *program;   /* a list, the latest first                      */
+    struct xpu_table *table;    /* of launches that come again (xpu_call.c)      */
     const xpu_cl_device *info;
     const xpu_usm_table *usm;   /* NULL: memory is made of buffer objects        */
     const xpu_record_table *record; /* NULL: nothing is replayed                 */
@@ -97,7 +99,6 @@ typedef struct {
     cl_mem           fault;   /* int[4]: code, index, value; read by a wait when armed */
     bool             armed;
     bool             used;    /* something was queued since the last wait              */
-    uint64_t         n_wait;
     xpu_passes      *passes;  /* NULL: nothing is replayed                             */
     xpu_times       *times;   /* NULL: nothing is timed                                */
     xpu_stage       *stage;
@@ -134,14 +135,16 @@ static inline cl_mem xpu_mem(const gdn_buffer *b) {
 
 /* --- starting a kernel -------------------------------------------------------------- */
 
+enum { XPU_ARG_BYTES = 1024 }; /* the longest list has 728 */
+
 typedef struct {
     xpu_queue  *q;
-    cl_kernel   kernel;
-    xpu_named  *has;    /* what its arguments are; NULL: not known */
+    xpu_named  *of;
     const char *file, *name;
-    cl_uint     n_arg;
     gdn_status  st; /* the first failure, and what it was */
     gdn_err     why;
+    size_t      bytes; /* of list */
+    unsigned char list[XPU_ARG_BYTES]; /* arguments, one behind the other (xpu_call.c) */
 } xpu_call;
 
 /* Kernel `name` of <file>_xpu.cl, compiled when it is the first of the file.  "linear/32" is
@@ -179,12 +182,11 @@ gdn_status xpu_scratch(gdn_queue *q, int i, uint64_t bytes, cl_mem *out, gdn_err
 /* A small array of the host's for the kernels behind it; from may be reused at once. */
 gdn_status xpu_put(gdn_queue *q, cl_mem to, uint64_t at, const void *from, uint64_t bytes,
                    gdn_err *err);
-/* Waits: for the rare op that cannot go on without a value. */
-gdn_status xpu_get(gdn_queue *q, void *to, cl_mem from, uint64_t at, uint64_t bytes, gdn_err *err);
 
 /* After an enqueue into the queue that starts no kernel: its result and what was done. */
 gdn_status xpu_queued(xpu_queue *q, cl_int result, const char *what, gdn_err *err);
 
+void       xpu_table_free(xpu_device *d);
 void       xpu_programs_free(xpu_device *d);
 
 /* Memory of the device; up to four bytes more than asked for, zeroed when `zero`.  What a cl_mem
@@ -223,11 +225,11 @@ XPU_OP_LIST(X)
 
 bool xpu_real(void); /* xpu_real.c */
 
-/* xpu_replay.c; while a pass is noted: a kernel of one launch's own, NULL where it is none; a launch;
+/* xpu_replay.c; while a pass is noted: an object of one launch's own, NULL where it is none; a launch;
  * that something came which cannot be made again. */
-cl_kernel xpu_note_kernel(xpu_queue *q, cl_program program, const char *name);
-void      xpu_note_launch(xpu_queue *q, cl_kernel k, const size_t global[3], const size_t local[3]);
-void      xpu_note_other(xpu_queue *q);
+xpu_object *xpu_note_object(xpu_queue *q, const xpu_named *of, size_t room);
+void        xpu_note_launch(xpu_queue *q, cl_kernel k, const size_t global[3], const size_t local[3]);
+void        xpu_note_other(xpu_queue *q);
 
 gdn_status xpu_weight_create(gdn_device *d, const gdn_weight_desc *desc, gdn_weight **out,
                              gdn_err *err);

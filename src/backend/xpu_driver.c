@@ -177,6 +177,14 @@ cl_int xpu_driver_copy(xpu_device *d, cl_command_queue q, cl_mem to, uint64_t to
 
 /* --- launches ----------------------------------------------------------------------- */
 
+cl_int xpu_driver_kernel(xpu_device *d, cl_program p, const char *name, cl_kernel *out) {
+    cl_int e;
+    *out = xpu_cl.clCreateKernel(p, name, &e);
+    return *out == NULL && e == CL_SUCCESS ? CL_OUT_OF_RESOURCES : accepted(d, e);
+}
+
+void xpu_driver_kernel_free(cl_kernel k) { xpu_cl.clReleaseKernel(k); }
+
 cl_int xpu_driver_memory(xpu_device *d, cl_kernel k, cl_uint i, cl_mem m) {
     return accepted(d, d->usm != NULL ? d->usm->clSetKernelArgMemPointerINTEL(k, i, m)
                                       : xpu_cl.clSetKernelArg(k, i, sizeof m, m != NULL ? &m : NULL));

@@ -30,6 +30,8 @@ cl_int xpu_driver_read(xpu_device *d, cl_command_queue q, void *to, cl_mem from,
 cl_int xpu_driver_copy(xpu_device *d, cl_command_queue q, cl_mem to, uint64_t to_at, cl_mem from,
                        uint64_t from_at, uint64_t bytes, cl_event *event);
 
+cl_int xpu_driver_kernel(xpu_device *d, cl_program p, const char *name, cl_kernel *out);
+void   xpu_driver_kernel_free(cl_kernel k);
 cl_int xpu_driver_memory(xpu_device *d, cl_kernel k, cl_uint i, cl_mem m); /* argument i */
 cl_int xpu_driver_value(xpu_device *d, cl_kernel k, cl_uint i, size_t bytes, const void *v);
 cl_int xpu_driver_launch(xpu_device *d, cl_command_queue q, cl_kernel k, const size_t global[3],

@@ -1,4 +1,4 @@
-/* xpu_program.c - kernels: their text compiled, compiled programs kept on disk, calls made.
+/* xpu_program.c - kernels: their text compiled, compiled programs kept on disk.
  *
  * Compiled programs lie in $XDG_CACHE_HOME/gdn, or ~/.cache/gdn:
  *
@@ -16,27 +16,8 @@
 
 #include "../base/log.h"
 #include "xpu_driver.h"
-#include "xpu_times.h"
+#include "xpu_program.h"
 #include "xpu_x.h"
-
-/* An argument as the kernel has it: most are the same from call to call, and setting one costs a
- * driver more than comparing it.  Memory that was let go may come back under its old name, so all
- * of it is set anew when some was (d->n_freed). */
-enum { MAX_ARG = 112, ARG_BYTES = 16 };
-typedef struct {
-    uint8_t kind, bytes; /* 0: not set */
-    char    v[ARG_BYTES];
-} set_arg;
-enum { ARG_VALUE = 1, ARG_MEMORY, ARG_LOCAL };
-
-struct xpu_named {
-    xpu_named *next;
-    char      *name;
-    cl_kernel  cl;
-    cl_program of;
-    uint64_t   n_freed;
-    set_arg    arg[MAX_ARG];
-};
 
 struct xpu_program {
     xpu_program *next;
@@ -210,9 +191,8 @@ static gdn_status program(xpu_device *d, const char *file, xpu_program **out, gd
     return GDN_OK;
 }
 
-/* The kernel of a file, compiled when needed. */
-static gdn_status kernel(xpu_device *d, const char *file, const char *name, xpu_named **out,
-                         gdn_err *err) {
+gdn_status xpu_kernel(xpu_device *d, const char *file, const char *name, xpu_named **out,
+                      gdn_err *err) {
     xpu_program *p = NULL;
     const gdn_status st = program(d, file, &p, err);
     if (st != GDN_OK) return st;
@@ -223,14 +203,13 @@ static gdn_status kernel(xpu_device *d, const char *file, const char *name, xpu_
         free(k);
         return gdn_fail(err, GDN_E_NOMEM, "kernel %s: out of memory", name);
     }
-    cl_int e;
-    k->cl = xpu_cl.clCreateKernel(p->cl, name, &e);
-    if (k->cl == NULL || e != CL_SUCCESS) {
+    k->program = p->cl;
+    const cl_int e = xpu_object_create(d, k, XPU_ARG_BYTES, &k->shared);
+    if (e != CL_SUCCESS) {
         free(k->name);
         free(k);
         return xpu_failed(d, e, err, "kernel %s of %s_xpu.cl", name, file);
     }
-    k->of = p->cl;
     k->next = p->kernel;
     p->kernel = *out = k;
     return GDN_OK;
@@ -241,7 +220,7 @@ void xpu_programs_free(xpu_device *d) {
         next = p->next;
         for (xpu_named *k = p->kernel, *behind; k != NULL; k = behind) {
             behind = k->next;
-            xpu_cl.clReleaseKernel(k->cl);
+            xpu_object_free(k->shared);
             free(k->name);
             free(k);
         }
@@ -250,99 +229,4 @@ void xpu_programs_free(xpu_device *d) {
         free(p);
     }
     d->program = NULL;
-}
-
-/* --- calls -------------------------------------------------------------------------- */
-
-xpu_call xpu_begin(gdn_queue *q, const char *file, const char *name) {
-    xpu_call c = {.q = xpu_queue_of(q), .file = file, .name = name};
-    xpu_device *d = xpu_of(q);
-    c.st = kernel(d, file, name, &c.has, &c.why);
-    if (c.st != GDN_OK) return c;
-    c.kernel = c.has->cl;
-    const cl_kernel own = xpu_note_kernel(c.q, c.has->of, name);
-    if (own != NULL) {
-        c.kernel = own;
-        c.has = NULL;
-    } else if (c.has->n_freed != d->n_freed) {
-        for (int i = 0; i < MAX_ARG; i++)
-            if (c.has->arg[i].kind == ARG_MEMORY) c.has->arg[i].kind = 0;
-        c.has->n_freed = d->n_freed;
-    }
-    return c;
-}
-
-/* The next argument, unless the kernel has it already. */
-static void argument(xpu_call *c, int kind, size_t bytes, const void *v) {
-    const cl_uint i = c->n_arg++;
-    xpu_device *d = xpu_of(&c->q->base);
-    if (c->st != GDN_OK) return;
-    set_arg now = {.kind = (uint8_t)kind};
-    const void *what = kind == ARG_LOCAL ? &bytes : v; /* of local memory the size is all */
-    const size_t n = kind == ARG_LOCAL ? sizeof bytes : bytes;
-    const bool fits = c->has != NULL && i < MAX_ARG && n <= ARG_BYTES;
-    if (fits) {
-        now.bytes = (uint8_t)n;
-        memcpy(now.v, what, n);
-        if (memcmp(&now, &c->has->arg[i], sizeof now) == 0) return;
-    }
-    cl_mem m = NULL;
-    if (kind == ARG_MEMORY) memcpy(&m, v, sizeof m);
-    const cl_int e = kind == ARG_MEMORY ? xpu_driver_memory(d, c->kernel, i, m)
-                                        : xpu_driver_value(d, c->kernel, i, bytes, v);
-    if (e != CL_SUCCESS)
-        c->st = xpu_failed(d, e, &c->why, "argument %u of kernel %s", i, c->name);
-    if (c->has != NULL && i < MAX_ARG) c->has->arg[i] = fits && e == CL_SUCCESS ? now : (set_arg){0};
-}
-
-static void value(xpu_call *c, size_t bytes, const void *v) { argument(c, ARG_VALUE, bytes, v); }
-void xpu_memory(xpu_call *c, cl_mem m) { argument(c, ARG_MEMORY, sizeof m, &m); }
-
-void xpu_tensor(xpu_call *c, const gdn_tensor *t, int n_stride) {
-    const cl_ulong at = t->buf != NULL ? t->at : 0;
-    xpu_memory(c, xpu_mem(t->buf));
-    value(c, sizeof at, &at);
-    for (int i = 0; i < n_stride; i++) xpu_long(c, t->buf != NULL ? t->stride[i] : 0);
-}
-
-void xpu_int(xpu_call *c, int64_t v) {
-    const cl_int i = (cl_int)v;
-    if (c->st == GDN_OK && i != v)
-        c->st = gdn_fail(&c->why, GDN_E_UNSUPPORTED, "device %s: kernel %s: a size of %lld",
-                         c->q->base.device->name, c->name, (long long)v);
-    value(c, sizeof i, &i);
-}
-
-void xpu_long(xpu_call *c, int64_t v) {
-    const cl_long i = v;
-    value(c, sizeof i, &i);
-}
-
-void xpu_float(xpu_call *c, float v) { value(c, sizeof v, &v); }
-void xpu_struct(xpu_call *c, const void *v, size_t bytes) { value(c, bytes, v); }
-void xpu_local(xpu_call *c, size_t bytes) { argument(c, ARG_LOCAL, bytes, NULL); }
-
-void xpu_faults(xpu_call *c) {
-    xpu_memory(c, c->q->fault);
-    c->q->armed = !c->q->base.device->dry_run;
-}
-
-gdn_status xpu_start(xpu_call *c, const int64_t groups[3], const int local[3], gdn_err *err) {
-    if (c->st != GDN_OK) {
-        if (err != NULL) *err = c->why;
-        return c->st;
-    }
-    size_t global[3], items[3];
-    for (int i = 0; i < 3; i++) {
-        if (groups[i] <= 0) return GDN_OK;
-        items[i] = (size_t)local[i];
-        global[i] = (size_t)groups[i] * items[i];
-    }
-    const cl_int e = xpu_driver_launch(xpu_of(&c->q->base), c->q->cl, c->kernel, global, items,
-                                       xpu_times_event(c->q, c->file, c->name));
-    if (e != CL_SUCCESS) return xpu_failed(xpu_of(&c->q->base), e, err, "kernel %s", c->name);
-    xpu_times_launched(c->q);
-    c->q->used = true;
-    xpu_note_launch(c->q, c->kernel, global, items);
-    return GDN_OK;
 }

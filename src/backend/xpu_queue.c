@@ -92,7 +92,6 @@ gdn_status xpu_queue_wait(gdn_queue *queue, gdn_err *err) {
     if (e == CL_SUCCESS) e = done;
     if (!q->armed) fault[0] = 0;
     q->used = q->armed = false;
-    q->n_wait++;
     free_stages(q);
     const gdn_status timed = xpu_times_read(q, err);
     if (e != CL_SUCCESS) return xpu_failed(d, e, err, "a wait");
@@ -118,14 +117,6 @@ gdn_status xpu_put(gdn_queue *queue, cl_mem to, uint64_t at, const void *from, u
     }
     const cl_int e = xpu_driver_write(xpu_of(queue), q->cl, to, at, from, bytes, !aside, NULL);
     return xpu_queued(q, e, "a write", err);
-}
-
-gdn_status xpu_get(gdn_queue *queue, void *to, cl_mem from, uint64_t at, uint64_t bytes,
-                   gdn_err *err) {
-    xpu_queue *q = xpu_queue_of(queue);
-    if (bytes == 0) return GDN_OK;
-    const cl_int e = xpu_driver_read(xpu_of(queue), q->cl, to, from, at, bytes, true, NULL);
-    return xpu_queued(q, e, "a read", err);
 }
 
 gdn_status xpu_queue_write(gdn_queue *q, gdn_buffer *to, uint64_t at, const void *from,

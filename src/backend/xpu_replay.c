@@ -9,8 +9,8 @@
  * refused by the driver, costs the replay and nothing else.  Memory that was let go may be what a
  * noted kernel names, so everything is forgotten then; a device that serves lets go of none.
  *
- * A launch that is noted has a kernel object of its own: PoCL 3.1 reads the arguments when the
- * buffer runs, where the extension has them taken when the launch is noted. */
+ * A launch that is noted has a kernel object of its own, which nobody sets again: PoCL 3.1 reads the
+ * arguments when the buffer runs, where the extension has them taken when the launch is noted. */
 #include "xpu_replay.h"
 
 #include <stdlib.h>
@@ -18,6 +18,7 @@
 
 #include "../base/log.h"
 #include "xpu_driver.h"
+#include "xpu_program.h"
 
 enum { MOST = 16 };
 
@@ -28,8 +29,7 @@ typedef struct {
     cl_command_buffer_khr noted; /* NULL: not noted                         */
     uint64_t   n_launch;
     uint64_t   n_wait; /* of the queue, when it was replayed last           */
-    cl_kernel *kernel; /* of its launches                                   */
-    int        n_kernel, room;
+    xpu_object *object; /* of its launches, a list                          */
 } noted_pass;
 
 struct xpu_passes {
@@ -48,8 +48,10 @@ gdn_status xpu_passes_create(xpu_queue *q, gdn_err *err) {
 
 static void forget(xpu_queue *q, noted_pass *p) {
     if (p->noted != NULL) xpu_driver_forget(xpu_of(&q->base), p->noted);
-    for (int i = 0; i < p->n_kernel; i++) xpu_cl.clReleaseKernel(p->kernel[i]);
-    free(p->kernel);
+    for (xpu_object *o = p->object, *next; o != NULL; o = next) {
+        next = o->next;
+        xpu_object_free(o);
+    }
     *p = (noted_pass){.key = p->key, .used = p->used, .plain = p->plain};
 }
 
@@ -83,25 +85,18 @@ static bool noting(const xpu_queue *q) {
     return q->passes != NULL && q->passes->noting != NULL && !q->passes->spoiled;
 }
 
-cl_kernel xpu_note_kernel(xpu_queue *q, cl_program program, const char *name) {
+xpu_object *xpu_note_object(xpu_queue *q, const xpu_named *of, size_t room) {
+    xpu_object *o = NULL;
     if (!noting(q)) return NULL;
-    noted_pass *p = q->passes->noting;
-    q->passes->spoiled = true; /* unless all goes well */
-    if (p->n_kernel == p->room) {
-        const int room = p->room > 0 ? 2 * p->room : 128;
-        cl_kernel *more = realloc(p->kernel, (size_t)room * sizeof(cl_kernel));
-        if (more == NULL) return NULL;
-        p->kernel = more;
-        p->room = room;
-    }
-    cl_int e;
-    const cl_kernel k = xpu_cl.clCreateKernel(program, name, &e);
-    if (k == NULL || e != CL_SUCCESS) {
+    const cl_int e = xpu_object_create(xpu_of(&q->base), of, room, &o);
+    if (e != CL_SUCCESS) {
         refused(q, e, "a kernel");
+        q->passes->spoiled = true;
         return NULL;
     }
-    q->passes->spoiled = false;
-    return p->kernel[p->n_kernel++] = k;
+    o->next = q->passes->noting->object;
+    q->passes->noting->object = o;
+    return o;
 }
 
 void xpu_note_launch(xpu_queue *q, cl_kernel k, const size_t global[3], const size_t local[3]) {
@@ -143,7 +138,7 @@ static bool replay(xpu_queue *q, noted_pass *p) {
         return false;
     }
     d->n_replayed++;
-    p->n_wait = q->n_wait;
+    p->n_wait = q->base.n_wait;
     q->used = true;
     q->armed = !d->base.dry_run;
     return true;
@@ -162,7 +157,7 @@ bool xpu_pass_begin(gdn_queue *queue, const gdn_pass *key) {
     const bool again = p->used > 0;
     p->used = ++all->tick;
     if (p->noted != NULL)
-        return p->n_wait != q->n_wait && replay(q, p); /* a buffer is in the queue once at most */
+        return p->n_wait != q->base.n_wait && replay(q, p); /* a buffer is in the queue once at most */
     if (!again || p->plain) return false;
     const cl_int e = xpu_driver_record(d, q->cl, &p->noted);
     if (e != CL_SUCCESS) {

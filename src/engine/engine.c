@@ -16,6 +16,7 @@ void gdn_engine_free(gdn_engine *e) {
     gdn_sched_free(e);
     for (int32_t i = 0; e->seq != NULL && i < e->opts.n_seq; i++) gdn_seq_free(e->seq[i]);
     gdn_snapshots_release(e);
+    gdn_queue_free(e->q); /* before the host's memory, which a read may still go to */
     free(e->seq);
     free(e->old);
     free(e->part_of);
@@ -31,7 +32,6 @@ void gdn_engine_free(gdn_engine *e) {
     free(e->storage);
     gdn_buffer_free(e->workspace);
     gdn_buffer_free(e->input);
-    gdn_queue_free(e->q);
     gdn_pages_release(&e->pages);
     free(e);
 }
@@ -300,6 +300,7 @@ void gdn_engine_get_stats(const gdn_engine *e, gdn_engine_stats *out) {
         .steps = e->steps,
         .rows = e->rows,
         .regions = regions_of(d) - e->regions,
+        .waits = e->q->n_wait,
         .calls = n.calls,
         .launches = n.launches,
         .recorded = n.recorded,

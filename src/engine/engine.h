@@ -134,6 +134,7 @@ struct gdn_engine {
     gdn_snapshots snapshots;
     gdn_sched *sched;
     uint64_t steps, rows, regions; /* regions: of the device when the engine was created */
+    uint64_t n_wait;    /* of the queue, when the latest step was run                      */
     uint64_t fingerprint; /* of the model, once it was asked for; 0: not yet */
     gdn_tap_fn *tap;    /* tests */
     void *tap_arg;
@@ -167,7 +168,9 @@ gdn_status gdn_copy_page(gdn_engine *e, int32_t to, int32_t from, gdn_err *err);
 
 /* --- step.c --- */
 
-/* Evaluate the parts' tokens (at most n_row in all), whose pages are there.  Afterwards the rows of
+/* Functions of this file queue their work; those that hand out logits wait for it.
+ *
+ * Evaluate the parts' tokens (at most n_row in all), whose pages are there.  Afterwards the rows of
  * ws.last from part[i].row on hold the hidden rows; nothing of a sequence has moved yet. */
 gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *err);
 /* Logits of n <= e->n_logit rows of ws.last: [n][vocab], valid until the next call. */
@@ -181,7 +184,7 @@ gdn_status gdn_step_whole(gdn_engine *e, int32_t i, gdn_logits *logits, gdn_err 
 /* Move the sequences on: part i by accepted[i] tokens (NULL: by all), 1 or more if it was kept.  Its
  * states hold them all, unless only some of its guesses were right.  Hidden rows that are needed
  * later are put aside; with `pairs` the MTP layer evaluates every pair there is now, otherwise when
- * many wait. */
+ * many wait.  Waits, unless somebody has since the step was run. */
 gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const int32_t *accepted,
                             bool pairs, gdn_err *err);
 /* Fold pending tokens of sequences into their states; e->part is used. */

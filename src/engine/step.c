@@ -2,6 +2,10 @@
  *
  *     run ─► rows of ws.last ─► logits of any of them ─► advance: which tokens stay
  *
+ * All of it is queued, and waited for once: where logits are read, or, when nobody wanted any, at
+ * the end of advance.  What comes behind the logits (hidden rows put aside, pairs, states that catch
+ * up, snapshots) runs before the next step does, and is waited for with it.
+ *
  * ws.last:  [ rows of the step | hidden rows kept for each sequence | outputs of the MTP head ]
  *
  * Pair t of the MTP layer is the hidden row of token t with token t + 1.  Pairs are evaluated when
@@ -160,7 +164,8 @@ gdn_status gdn_step_run(gdn_engine *e, gdn_part *part, int32_t n_part, gdn_err *
         TRY(passed(e, gdn_forward_rows(forward(e, &now), &rows, err)));
     e->steps++;
     e->rows += (uint64_t)n_row;
-    return gdn_queue_wait(e->q, err);
+    e->n_wait = e->q->n_wait;
+    return GDN_OK;
 }
 
 gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_err *err) {
@@ -174,7 +179,6 @@ gdn_status gdn_step_commit(gdn_engine *e, gdn_seq *const *seq, int32_t n, gdn_er
     TRY(send(e, err));
     if (!replayed(e, (gdn_pass){.kind = COMMIT, .n_seq = n_seq}, false))
         TRY(passed(e, gdn_forward_commit(forward(e, &now), &rows, err)));
-    TRY(gdn_queue_wait(e->q, err));
     for (int32_t i = 0; i < n; i++) seq[i]->pending = 0;
     return GDN_OK;
 }
@@ -352,9 +356,8 @@ static gdn_status mtp_pass(gdn_engine *e, int32_t n_row, int32_t n_seq, int32_t 
     TRY(send(e, err));
     const gdn_tensor hidden = gdn_tensor_slice(e->in.hidden, 0, 0, n_row);
     const gdn_pass key = {.kind = MTP, .n_row = n_row, .n_seq = n_seq, .at = out};
-    if (!replayed(e, key, rows.adapter.buf != NULL))
-        TRY(passed(e, gdn_forward_mtp(forward(e, &now), &rows, hidden, out, err)));
-    return gdn_queue_wait(e->q, err);
+    if (replayed(e, key, rows.adapter.buf != NULL)) return GDN_OK;
+    return passed(e, gdn_forward_mtp(forward(e, &now), &rows, hidden, out, err));
 }
 
 /* Passes of at most n_row rows, filled one sequence after the other. */
@@ -452,7 +455,8 @@ gdn_status gdn_step_advance(gdn_engine *e, gdn_part *part, int32_t n_part, const
             s->recent[t % GDN_HIDDEN] = part[i].tokens[t - old[i]];
         TRY(keep_hidden(e, part + i, old[i], err));
     }
-    return gdn_queue_wait(e->q, err);
+    /* Once a step, or the host would run far ahead. */
+    return e->q->n_wait == e->n_wait ? gdn_queue_wait(e->q, err) : GDN_OK;
 }
 
 gdn_status gdn_step_draft(gdn_engine *e, gdn_seq *const *seq, const int32_t *hidden,

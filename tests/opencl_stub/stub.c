@@ -11,7 +11,7 @@
  *     NAME=CODE@N     the N-th call of function NAME fails; NAME=CODE@N+ and all calls after it
  *
  * NAME may be "event": the state that is read from an event, N-th time.  Copies are checked against
- * the memory they go to and come from.  Compiled with -DWITHOUT_FILL it is as old as OpenCL 1.1. */
+ * the memory they go to and come from, launches for memory that was let go since their kernel got it.  Compiled with -DWITHOUT_FILL it is as old as OpenCL 1.1. */
 #define CL_TARGET_OPENCL_VERSION 120
 #define CL_ENABLE_BETA_EXTENSIONS
 #include <CL/cl.h>
@@ -29,12 +29,18 @@ struct _cl_device_id { int unused; };
 struct _cl_context { int unused; };
 struct _cl_command_queue { int unused; };
 struct _cl_program { int unused; };
-struct _cl_kernel { int unused; };
+typedef struct {
+    const void *memory; /* NULL: something else */
+    long serial;
+} stub_arg;
+struct _cl_kernel { stub_arg arg[128]; };
 struct _cl_event { int unused; };
 struct _cl_command_buffer_khr { bool whole; };
 struct _cl_mem {
+    struct _cl_mem *next;
     size_t bytes;
     char  *data;
+    long   serial;
 };
 
 /* Unified shared memory, to check addresses. */
@@ -42,11 +48,14 @@ typedef struct range {
     struct range *next;
     size_t bytes;
     char  *data;
+    long   serial;
 } range;
 
 static struct _cl_platform_id platform;
 static struct _cl_device_id device;
 static range *ranges;
+static struct _cl_mem *pieces;
+static long n_memory; /* serial numbers: memory may come back at an address that it had */
 static long live;
 static const void *source;
 
@@ -254,15 +263,19 @@ cl_int clReleaseEvent(cl_event event) { return drop(event); }
 cl_mem clCreateBuffer(cl_context c, cl_mem_flags flags, size_t bytes, void *host, cl_int *e) {
     (void)c, (void)flags, (void)host;
     MAKE(struct _cl_mem, "clCreateBuffer", e);
-    made->bytes = bytes;
-    made->data = malloc(bytes);
+    *made = (struct _cl_mem){pieces, bytes, malloc(bytes), ++n_memory};
+    pieces = made;
     return made;
 }
 
 cl_int clReleaseMemObject(cl_mem m) {
-    if (m == NULL) return CL_INVALID_MEM_OBJECT;
-    free(m->data);
-    return drop(m);
+    for (struct _cl_mem **b = &pieces; *b != NULL; b = &(*b)->next)
+        if (*b == m) {
+            *b = m->next;
+            free(m->data);
+            return drop(m);
+        }
+    return CL_INVALID_MEM_OBJECT;
 }
 
 static bool inside(cl_mem m, size_t at, size_t bytes) {
@@ -312,13 +325,36 @@ cl_int clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern, si
 }
 #endif
 
+/* --- arguments ---------------------------------------------------------------------- */
+
+/* Of a piece of memory that is there; 0: of none. */
+static long serial_of(const void *p) {
+    for (const struct _cl_mem *b = pieces; b != NULL; b = b->next)
+        if (b == p) return b->serial;
+    for (const range *r = ranges; r != NULL; r = r->next)
+        if (r->data == p) return r->serial;
+    return 0;
+}
+
+static cl_int remember(cl_kernel k, cl_uint i, const void *p) {
+    if (i >= sizeof k->arg / sizeof *k->arg) return CL_INVALID_ARG_INDEX;
+    k->arg[i] = (stub_arg){p, serial_of(p)};
+    return CL_SUCCESS;
+}
+
+static bool up_to_date(cl_kernel k) {
+    for (size_t i = 0; i < sizeof k->arg / sizeof *k->arg; i++)
+        if (k->arg[i].serial != 0 && serial_of(k->arg[i].memory) != k->arg[i].serial) return false;
+    return true;
+}
+
 /* --- unified shared memory ---------------------------------------------------------- */
 
 static void *usm_alloc(cl_context c, cl_device_id d, const cl_mem_properties_intel *p, size_t bytes,
                        cl_uint align, cl_int *e) {
     (void)c, (void)d, (void)p, (void)align;
     MAKE(range, "clDeviceMemAllocINTEL", e);
-    *made = (range){ranges, bytes, malloc(bytes)};
+    *made = (range){ranges, bytes, malloc(bytes), ++n_memory};
     ranges = made;
     return made->data;
 }
@@ -343,9 +379,8 @@ static bool usm_whole(const char *p, size_t bytes) {
 }
 
 static cl_int usm_argument(cl_kernel k, cl_uint i, const void *p) {
-    (void)k, (void)i, (void)p;
     TRY("clSetKernelArgMemPointerINTEL");
-    return CL_SUCCESS;
+    return remember(k, i, p);
 }
 
 static cl_int usm_copy(cl_command_queue q, cl_bool block, void *to, const void *from, size_t bytes,
@@ -476,19 +511,21 @@ cl_kernel clCreateKernel(cl_program p, const char *name, cl_int *e) {
 cl_int clReleaseKernel(cl_kernel k) { return drop(k); }
 
 cl_int clSetKernelArg(cl_kernel k, cl_uint i, size_t bytes, const void *v) {
-    (void)k, (void)i, (void)bytes, (void)v;
+    const void *p = NULL;
     TRY("clSetKernelArg");
-    return CL_SUCCESS;
+    if (v != NULL && bytes == sizeof p) memcpy(&p, v, sizeof p); /* or a number like none of them */
+    return remember(k, i, p);
 }
 
 cl_int clEnqueueNDRangeKernel(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *offset,
                               const size_t *global, const size_t *local, cl_uint n,
                               const cl_event *wait, cl_event *event) {
-    (void)q, (void)k, (void)offset, (void)n, (void)wait;
+    (void)q, (void)offset, (void)n, (void)wait;
     TRY("clEnqueueNDRangeKernel");
     for (cl_uint i = 0; i < dim; i++)
         if (local[i] == 0 || global[i] == 0 || global[i] % local[i] != 0)
             return CL_INVALID_WORK_GROUP_SIZE;
+    if (!up_to_date(k)) return CL_INVALID_KERNEL_ARGS;
     make_event(event);
     return CL_SUCCESS;
 }

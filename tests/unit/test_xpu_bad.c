@@ -1,7 +1,8 @@
 /* test_xpu_bad.c - the xpu device on a driver that fails: every call of it in turn, while a device
  * is opened, a model loaded, a prompt read and an answer written.  Each failure is one error that
  * names the device and the driver's code and offers the cpu; nothing is left behind.  Replays that it
- * refuses are no errors: what would have been replayed is launched.
+ * refuses are no errors: what would have been replayed is launched.  Nor are objects of single
+ * launches, of which this has the numbers as well.
  *
  * The driver is tests/opencl_stub, found in the place of libOpenCL: the program starts itself anew
  * with that on the loader's path.  It runs no kernels, so models are opened for a dry run. */
@@ -22,7 +23,9 @@
 #include <gdn/gdn.h>
 #include <gdn/op.h>
 
+#include "../../src/backend/xpu.h"
 #include "../opencl_stub/stub.h"
+#include "sanitized.h"
 
 #define MODEL "tests/golden/model/"
 
@@ -133,8 +136,8 @@ static void both_ways(const char *model, const char *const *call, size_t n) {
 }
 
 static void calls(const char *model, bool usm) {
-    static const char *const any[] = {"clCreateContext", "clCreateCommandQueue", "clCreateKernel",
-                                      "clCreateProgramWithSource", "clBuildProgram", "clFinish",
+    static const char *const any[] = {"clCreateContext", "clCreateCommandQueue", "clFinish",
+                                      "clCreateProgramWithSource", "clBuildProgram",
                                       "clSetKernelArg", "clEnqueueNDRangeKernel", "event"};
     static const char *const of_buffers[] = {"clEnqueueFillBuffer", "clEnqueueWriteBuffer",
                                              "clEnqueueReadBuffer", "clEnqueueCopyBuffer"};
@@ -197,6 +200,143 @@ static void test_replay(void **state) {
     assert_int_equal(stats.launches, all.launches);
     unsetenv("GDN_XPU_REPLAY");
     assert_int_equal(live(), 0);
+}
+
+/* --- objects of single launches ------------------------------------------------------- */
+
+enum { CELLS = 4096, CELL = 64, OBJECTS = 1024 };
+
+/* Cast 16 numbers of x to bf16 into y, at place `at` of both. */
+static gdn_status cast(gdn_queue *q, gdn_buffer *y, gdn_buffer *x, int at, gdn_err *err) {
+    static const int64_t shape[2] = {1, 16};
+    const uint64_t cell = (uint64_t)at * CELL;
+    const gdn_cast_args a = {.y = gdn_tensor_dense(y, cell, GDN_BF16, 2, shape),
+                             .x = gdn_tensor_dense(x, cell, GDN_F32, 2, shape)};
+    return gdn_op_cast(q, &a, err);
+}
+
+static uint64_t calls_of(const gdn_device *d) { return d->backend->counts(d).calls; }
+
+/* Memory in the place of memory that was let go is set anew: the stub refuses a launch otherwise. */
+static void replaced(const char *memory) {
+    enum { TIMES = 4, MOST = 100 };
+    gdn_device *d;
+    gdn_queue *q;
+    gdn_buffer *x, *y;
+    gdn_err err;
+    setenv("GDN_XPU_MEMORY", memory, 1);
+    ok(gdn_device_open("xpu", NULL, &d, &err), &err);
+    ok(gdn_queue_create(d, &q, &err), &err);
+    ok(gdn_buffer_alloc(d, CELL, &x, &err), &err);
+    ok(gdn_buffer_alloc(d, CELL, &y, &err), &err);
+    int same = 0;
+    for (int round = 0; round < MOST && same < 2; round++) {
+        for (int i = 0; i < TIMES; i++) {
+            const uint64_t before = calls_of(d);
+            ok(cast(q, y, x, 0, &err), &err);
+            if (i == TIMES - 1) assert_int_equal(calls_of(d) - before, 1); /* the launch */
+        }
+        const cl_mem old = xpu_mem(x);
+        gdn_buffer_free(x);
+        ok(gdn_buffer_alloc(d, CELL, &x, &err), &err);
+        same += xpu_mem(x) == old;
+    }
+    if (same == 0 && !SANITIZED) fail_msg("memory never came back where it was");
+    gdn_buffer_free(x), gdn_buffer_free(y);
+    gdn_queue_free(q);
+    gdn_device_close(d);
+    unsetenv("GDN_XPU_MEMORY");
+    assert_int_equal(live(), 0);
+}
+
+static void test_replaced(void **state) {
+    (void)state;
+    replaced("buffer");
+    replaced("usm");
+}
+
+/* Launches that do not come again make no object, and those that do no more than so many; the ones
+ * that are in use keep theirs, and leave it to others in the end. */
+static void test_objects(void **state) {
+    enum { FEW = 100, MANY = 30, MORE = OBJECTS + OBJECTS / 4, LONG = 300 };
+    (void)state;
+    gdn_device *d;
+    gdn_queue *q;
+    gdn_buffer *x, *y;
+    gdn_err err;
+    ok(gdn_device_open("xpu", NULL, &d, &err), &err);
+    ok(gdn_queue_create(d, &q, &err), &err);
+    ok(gdn_buffer_alloc(d, (uint64_t)CELLS * CELL, &x, &err), &err);
+    ok(gdn_buffer_alloc(d, (uint64_t)CELLS * CELL, &y, &err), &err);
+    ok(cast(q, y, x, 0, &err), &err);
+    const long before = live();
+    for (int i = FEW; i < CELLS - FEW; i++) ok(cast(q, y, x, i, &err), &err);
+    assert_int_equal(live(), before);
+    for (int r = 0; r < MANY; r++)
+        for (int i = 0; i < FEW; i++) ok(cast(q, y, x, i, &err), &err);
+    assert_int_equal(live(), before + FEW);
+    uint64_t at = 0;
+    for (int r = 0; r < MANY; r++) {
+        at = calls_of(d);
+        for (int i = 0; i < MORE; i++) ok(cast(q, y, x, i, &err), &err);
+        assert_true(live() - before <= OBJECTS);
+    }
+    assert_true(live() - before > OBJECTS * 3 / 4);
+    assert_true(calls_of(d) - at < MORE + 4 * (MORE - OBJECTS * 3 / 4));
+    /* Others, for long enough. */
+    for (int r = 0; r < LONG; r++)
+        for (int i = CELLS - FEW; i < CELLS; i++) ok(cast(q, y, x, i, &err), &err);
+    at = calls_of(d);
+    for (int i = CELLS - FEW; i < CELLS; i++) ok(cast(q, y, x, i, &err), &err);
+    assert_int_equal(calls_of(d) - at, FEW);
+    assert_true(live() - before <= OBJECTS);
+    gdn_buffer_free(x), gdn_buffer_free(y);
+    gdn_queue_free(q);
+    gdn_device_close(d);
+    assert_int_equal(live(), 0);
+}
+
+static int n_refused;
+
+static void count_refused(gdn_log_level level, const char *line, void *arg) {
+    (void)level, (void)arg;
+    n_refused += strstr(line, "launches without objects of their own") != NULL;
+}
+
+/* A kernel that the driver does not make is an error; another object of one that is there is not, and
+ * the kernel's launches share what there is; it is asked for none again. */
+static void test_no_object(void **state) {
+    (void)state;
+    int kernels = 0, objects = 0;
+    gdn_err err;
+    setenv("GDN_XPU_REPLAY", "off", 1);
+    set_failure(NULL, 0, 0, false);
+    ok(whole("dense-mtp", &err), &err);
+    const gdn_engine_stats all = stats;
+    gdn_log_set(count_refused, NULL);
+    for (long n = 1;; n++) {
+        const bool lost = n % 2 == 0;
+        memset(&err, 0, sizeof err);
+        set_failure("clCreateKernel", LOST, n, lost);
+        n_refused = 0;
+        const gdn_status st = whole("dense-mtp", &err);
+        assert_int_equal(live(), 0);
+        if (!in_time) break;
+        if (st != GDN_OK) {
+            check_error("clCreateKernel", n, LOST, st, &err);
+            if (strstr(err.text, "kernel ") == NULL) fail_msg("%s", err.text);
+            kernels++;
+        } else {
+            assert_int_equal(stats.launches, all.launches);
+            assert_int_equal(n_refused, 1);
+            objects++;
+        }
+    }
+    set_failure(NULL, 0, 0, false);
+    gdn_log_set(NULL, NULL);
+    unsetenv("GDN_XPU_REPLAY");
+    print_message("%d kernels, %d objects\n", kernels, objects);
+    assert_true(kernels > 10 && objects > 10);
 }
 
 /* --- what to do --------------------------------------------------------------------- */
@@ -365,6 +505,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_buffers),
         cmocka_unit_test(test_usm),
         cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_objects),
+        cmocka_unit_test(test_no_object),
     };
     return cmocka_run_group_tests(tests, load, NULL);
 }
