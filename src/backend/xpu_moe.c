@@ -19,17 +19,17 @@ gdn_status xpu_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_er
 
 /* Kernels of one kind: what a work-group of them has, and a line. */
 typedef struct {
-    const char *gate_up, *any_gate_up, *down, *any_down;
+    const char *name[2][2];       /* gate_up, down; the usual one, any */
     int  items, pairs, row_lines; /* row_lines: lines that have pairs of their own */
-    int  gates, outputs;          /* of a line of gate_up, of down */
+    int  outputs[2];              /* of a line; of gate_up: what is left of them */
     bool sorted;
 } form;
-static const form one = {"gate_up_1", "any_gate_up_1", "down_1", "any_down_1", 128, 1, 1, 1, 1, false},
-                  few = {"gate_up_4", "any_gate_up_4", "down_4", "any_down_4", 128, 4, 1, 1, 2, true},
-                  many = {"gate_up_many", "any_gate_up_many", "down_many", "any_down_many", 256, 16, 2,
-                          4, 8, true},
-                  intel_many = {"gate_up_many", "any_gate_up_many", "down_many", "any_down_many", 256,
-                                16, 4, 2, 4, true};
+#define NAMES(of) {{"gate_up_" of, "any_gate_up_" of}, {"down_" of, "any_down_" of}}
+static const form one = {NAMES("1"), 128, 1, 1, {1, 1}, false},
+                  few = {NAMES("4"), 128, 4, 1, {1, 2}, true},
+                  many = {NAMES("many"), 256, 16, 2, {4, 8}, true},
+                  intel_many = {NAMES("many"), 256, 16, 4, {2, 4}, true};
+#undef NAMES
 
 /* By how many pairs an expert has on average.  A row's experts are different ones, and of a few rows
  * most are: then nothing is gained by sorting. */
@@ -46,8 +46,7 @@ static int64_t blocks(const form *f, const gdn_moe_experts_args *a) {
     return (n_pair + (n_pair < n_expert ? n_pair : n_expert) * (f->pairs - 1)) / f->pairs;
 }
 
-static gdn_status sort(gdn_queue *q, const gdn_moe_experts_args *a, const form *f,
-                       gdn_err *err) {
+static gdn_status sort(gdn_queue *q, const gdn_moe_experts_args *a, const form *f, gdn_err *err) {
     const int64_t top = a->expert.shape[1];
     xpu_call c = xpu_begin(q, "moe", "moe_sort");
     xpu_faults(&c);
@@ -72,8 +71,7 @@ static gdn_status product(gdn_queue *q, const gdn_moe_experts_args *a, const for
     const bool whole = xpu_on_vectors(x, w->base.k);
     const bool usual = whole && w->base.type == GDN_BF16;
     const xpu_line l = xpu_line_for(q, w->base.k);
-    xpu_call c = xpu_begin(q, l.experts, down ? usual ? f->down : f->any_down
-                                              : usual ? f->gate_up : f->any_gate_up);
+    xpu_call c = xpu_begin(q, l.experts, f->name[down][!usual]);
     xpu_tensor(&c, &y, 2);
     xpu_tensor(&c, x, 1);
     xpu_tensor(&c, &a->expert, 1);
@@ -89,7 +87,7 @@ static gdn_status product(gdn_queue *q, const gdn_moe_experts_args *a, const for
     xpu_faults(&c);
     const int lines = f->items / l.items;
     const int64_t n_out = down ? w->base.n : w->base.n / 2;
-    const int64_t of = (int64_t)(lines / f->row_lines) * (down ? f->outputs : f->gates);
+    const int64_t of = (int64_t)(lines / f->row_lines) * f->outputs[down];
     const int64_t groups[3] = {(n_out + of - 1) / of, f->sorted ? blocks(f, a) : n_pair, 1};
     return xpu_start(&c, groups, (const int[3]){l.items, lines, 1}, err);
 }
