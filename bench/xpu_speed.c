@@ -95,15 +95,20 @@ static gdn_tensor ints(int64_t n, const int32_t *v) {
     return gdn_tensor_dense(b, 0, GDN_I32, 1, shape);
 }
 
-static gdn_weight *weight(gdn_type type, int32_t n, int32_t k) {
+/* n_expert matrices, all of the same numbers. */
+static gdn_weight *weight(gdn_type type, int32_t n_expert, int32_t n, int32_t k) {
     void *p = numbers(type, (int64_t)n * k, 0.05f);
-    const gdn_weight_part part = {
-        .data = p, .n_row = n, .row_bytes = (int64_t)k * gdn_type_bytes(type)};
-    const gdn_weight_desc d = {.type = type, .n_expert = 1, .n = n, .k = k, .part = &part,
+    gdn_weight_part *part = malloc((size_t)n_expert * sizeof *part);
+    if (part == NULL) exit(1);
+    for (int32_t e = 0; e < n_expert; e++)
+        part[e] = (gdn_weight_part){
+            .data = p, .n_row = n, .row_bytes = (int64_t)k * gdn_type_bytes(type)};
+    const gdn_weight_desc d = {.type = type, .n_expert = n_expert, .n = n, .k = k, .part = part,
                                .n_part = 1};
     gdn_weight *w;
     gdn_err err;
     must(gdn_weight_create(dev, &d, &w, &err), &err);
+    free(part);
     free(p);
     return w;
 }
@@ -224,7 +229,7 @@ static void linear(const char *what, int64_t n_row, int32_t n, int32_t k, bool p
     const double bytes = 2.0 * n * k;
     c.n = (int)(400e6 / bytes) + 2;
     if (c.n > MAX_WEIGHT) c.n = MAX_WEIGHT;
-    for (int i = 0; i < c.n; i++) c.w[i] = weight(GDN_BF16, n, k);
+    for (int i = 0; i < c.n; i++) c.w[i] = weight(GDN_BF16, 1, n, k);
     c.x = FILLED(gdn_weight_input_type(c.w[0]) == GDN_BF16 && !project ? GDN_BF16 : GDN_F32, 1.0f,
                  n_row, k);
     c.y = FILLED(GDN_F32, 0, n_row, n);
@@ -234,6 +239,74 @@ static void linear(const char *what, int64_t n_row, int32_t n, int32_t k, bool p
     for (int i = 0; i < c.n; i++) gdn_weight_free(c.w[i]);
     gdn_buffer_free(c.x.buf), gdn_buffer_free(c.y.buf), gdn_buffer_free(c.norm.buf);
     gdn_buffer_free(c.work.buf);
+}
+
+/* --- experts ----------------------------------------------------------------------------- */
+
+/* Rows choose other experts from call to call, so that weights come from memory. */
+enum { EXPERTS = 256, TOP = 8, CHOICES = 8 };
+
+typedef struct {
+    gdn_moe_experts_args a;
+    gdn_tensor expert[CHOICES];
+} experts_case;
+
+static void experts_call(void *arg, int i) {
+    experts_case *c = arg;
+    gdn_err err;
+    c->a.expert = c->expert[i % CHOICES];
+    must(gdn_op_moe_experts(queue, &c->a, &err), &err);
+}
+
+/* TOP different ones for each row, each as likely as another; how many are chosen at all. */
+static int choose(int32_t *to, int64_t n_row) {
+    int rows_of[EXPERTS] = {0}, chosen = 0;
+    for (int64_t i = 0; i < n_row; i++) {
+        int32_t all[EXPERTS];
+        for (int32_t e = 0; e < EXPERTS; e++) all[e] = e;
+        for (int32_t r = 0; r < TOP; r++) {
+            const int32_t at = r + (int32_t)((0.5f + 0.499f * noise()) * (float)(EXPERTS - r));
+            const int32_t e = all[at];
+            all[at] = all[r];
+            to[i * TOP + r] = e;
+            chosen += rows_of[e]++ == 0;
+        }
+    }
+    return chosen;
+}
+
+static void experts(int64_t n_row, int32_t k, int32_t n) {
+    char name[96];
+    snprintf(name, sizeof name, "experts bf16 %d of %d, k %d, n %d, %d rows", TOP, EXPERTS, k, n,
+             (int)n_row);
+    if (!wanted(name)) return;
+    int32_t *e = malloc((size_t)(n_row * TOP) * sizeof *e);
+    if (e == NULL) exit(1);
+    gdn_weight *gate_up = weight(GDN_BF16, EXPERTS, 2 * n, k),
+               *down = weight(GDN_BF16, EXPERTS, k, n);
+    const gdn_type act = gdn_weight_input_type(gate_up);
+    experts_case c = {.a = {.gate_up = gate_up, .down = down}};
+    double chosen = 0;
+    for (int i = 0; i < CHOICES; i++) {
+        chosen += (double)choose(e, n_row) / CHOICES;
+        c.expert[i] = ints(n_row * TOP, e);
+        c.expert[i].ndim = 2;
+        c.expert[i].shape[0] = n_row, c.expert[i].stride[0] = 4 * TOP;
+        c.expert[i].shape[1] = TOP, c.expert[i].stride[1] = 4;
+    }
+    c.a.y = FILLED(GDN_F32, 0, n_row, TOP, k);
+    c.a.x = FILLED(act, 1.0f, n_row, k);
+    c.a.work_gu = FILLED(GDN_F32, 0, n_row * TOP, 2 * n);
+    c.a.work_h = FILLED(act, 0, n_row * TOP, n);
+    c.a.work_index = FILLED(GDN_F32, 0, 2 * n_row * TOP + EXPERTS + 1);
+    c.a.work_index.type = GDN_I32;
+    const double one = 3.0 * n * k; /* numbers of an expert */
+    report(name, seconds(experts_call, &c), 2.0 * one * chosen, 2.0 * one * TOP * (double)n_row);
+    gdn_weight_free(gate_up), gdn_weight_free(down);
+    for (int i = 0; i < CHOICES; i++) gdn_buffer_free(c.expert[i].buf);
+    gdn_buffer_free(c.a.y.buf), gdn_buffer_free(c.a.x.buf), gdn_buffer_free(c.a.work_gu.buf);
+    gdn_buffer_free(c.a.work_h.buf), gdn_buffer_free(c.a.work_index.buf);
+    free(e);
 }
 
 /* --- Gated DeltaNet ---------------------------------------------------------------------- */
@@ -425,6 +498,10 @@ int main(int argc, char **argv) {
     linear("projection with norm", 1, 12288, 2560, true);
     linear("product", 512, 7168, 1024, false);
     linear("product", 512, 12288, 2560, false);
+    experts(1, 2048, 512);
+    experts(8, 2048, 512);
+    experts(32, 2048, 512);
+    experts(512, 2048, 512);
     core(1, 1, 16, 16);
     core(1, 1, 16, 32);
     core(8, 1, 16, 32);

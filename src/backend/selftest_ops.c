@@ -49,29 +49,33 @@ static void product(gdn_selftest *t, gdn_type type, gdn_type input, int64_t n_ro
     gdn_selftest_same(t, "y", &y, SUM);
 }
 
-static void experts(gdn_selftest *t) {
-    enum { ROW = 20, TOP = 2, E = 4, D = 256, N = 72 };
+/* input: of rows, where the device takes it. */
+static void experts(gdn_selftest *t, gdn_type input, int64_t n_row) {
+    enum { TOP = 2, E = 4, D = 256, N = 72 };
     gdn_weight *gate_up[SELFTEST_SIDES], *down[SELFTEST_SIDES];
-    begin(t, "experts");
+    begin(t, "experts, %s inputs, %lld row%s", gdn_type_name(input), (long long)n_row,
+          n_row == 1 ? "" : "s");
     gdn_selftest_weight(t, GDN_BF16, E, 2 * N, D, gate_up);
     gdn_selftest_weight(t, GDN_BF16, E, D, N, down);
     if (t->st != GDN_OK) return;
-    const gdn_pair logits = gdn_selftest_random(t, GDN_F32, -3, 3, ROW, E, 0, 0),
-                   x = gdn_selftest_random(t, GDN_F32, -1, 1, ROW, D, 0, 0),
-                   expert = gdn_selftest_out(t, GDN_I32, ROW, TOP, 0),
-                   weight = gdn_selftest_out(t, GDN_F32, ROW, TOP, 0),
-                   y = gdn_selftest_out(t, GDN_F32, ROW, TOP, D),
-                   gu = gdn_selftest_out(t, GDN_F32, ROW * TOP, 2 * N, 0),
-                   h = gdn_selftest_out(t, GDN_F32, ROW * TOP, N, 0),
-                   index = gdn_selftest_out(t, GDN_I32, 2 * ROW * TOP + E + 1, 0, 0);
+    if (input != GDN_F32 && input != gdn_weight_input_type(down[SELFTEST_DEV])) return;
+    const gdn_pair logits = gdn_selftest_random(t, GDN_F32, -3, 3, n_row, E, 0, 0),
+                   x = gdn_selftest_exact(t, input, n_row, D),
+                   expert = gdn_selftest_out(t, GDN_I32, n_row, TOP, 0),
+                   weight = gdn_selftest_out(t, GDN_F32, n_row, TOP, 0),
+                   y = gdn_selftest_out(t, GDN_F32, n_row, TOP, D),
+                   gu = gdn_selftest_out(t, GDN_F32, n_row * TOP, 2 * N, 0),
+                   h = gdn_selftest_out(t, GDN_F32, n_row * TOP, N, 0),
+                   rounded = gdn_selftest_out(t, input, n_row * TOP, N, 0),
+                   index = gdn_selftest_out(t, GDN_I32, 2 * n_row * TOP + E + 1, 0, 0);
     ON_BOTH(t, gdn_op_moe_route, gdn_moe_route_op_args, .expert = expert.on[s],
             .weight = weight.on[s], .logits = logits.on[s], .normalise = true)
     ON_BOTH(t, gdn_op_moe_experts, gdn_moe_experts_args, .y = y.on[s], .x = x.on[s],
             .expert = expert.on[s], .gate_up = gate_up[s], .down = down[s], .work_gu = gu.on[s],
-            .work_h = h.on[s], .work_index = index.on[s])
+            .work_h = s == SELFTEST_DEV ? rounded.on[s] : h.on[s], .work_index = index.on[s])
     gdn_selftest_same(t, "expert", &expert, 0);
     gdn_selftest_same(t, "weight", &weight, SUM);
-    gdn_selftest_same(t, "y", &y, SUM);
+    gdn_selftest_same(t, "y", &y, bound(SUM, input));
 }
 
 /* --- norms -------------------------------------------------------------------------- */
@@ -281,7 +285,10 @@ void gdn_selftest_ops(gdn_selftest *t) {
             product(t, weights[i], GDN_F32, n_row);
             product(t, weights[i], GDN_BF16, n_row);
         }
-    experts(t);
+    for (int64_t n_row = 1; n_row <= 25; n_row *= 5) {
+        experts(t, GDN_F32, n_row);
+        experts(t, GDN_BF16, n_row);
+    }
     norm(t);
     norm_gated(t, GDN_F32);
     norm_gated(t, GDN_BF16);

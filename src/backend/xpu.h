@@ -194,6 +194,20 @@ void       xpu_programs_free(xpu_device *d);
 gdn_status xpu_alloc(xpu_device *d, uint64_t bytes, bool zero, cl_mem *out, gdn_err *err);
 void       xpu_free(xpu_device *d, cl_mem m); /* NULL: nothing */
 
+/* --- products (linear_lines_xpu.cl) ------------------------------------------------- */
+
+/* How many items sum an output of k inputs, and the files of kernels that do it so. */
+typedef struct {
+    int         items;
+    const char *linear, *experts;
+} xpu_line;
+xpu_line xpu_line_for(const gdn_queue *q, int32_t k);
+
+/* Whether stretches of k inputs lie where vectors can be loaded. */
+bool xpu_on_vectors(const gdn_tensor *x, int32_t k);
+/* The arguments that a kernel has as WEIGHT; whole: vectors can be loaded. */
+void xpu_line_weight(xpu_call *c, const xpu_weight *w, bool whole);
+
 /* --- what other files implement ----------------------------------------------------- */
 
 /* X(op, argument struct): ops that this backend has, and so those of its table.  A model that needs

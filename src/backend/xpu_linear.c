@@ -7,16 +7,13 @@ enum {
     STAGED_ROWS = 4
 };
 
-/* The items of an output's line: more where there is more to add, and by that alone; Intel's GPUs,
- * whose compiler takes long, have one kind. */
-typedef struct {
-    const char *file;
-    int line;
-} variant;
-
-static variant variant_for(const gdn_queue *q, int32_t k) {
-    return k < 2048 || xpu_of(q)->info->intel ? (variant){"linear", 16} : k < 8192 ? (variant){"linear/32", 32}
-                                                         : (variant){"linear/64", 64};
+/* More items where there is more to add, and by that alone; Intel's GPUs, whose compiler takes long,
+ * have one kind. */
+xpu_line xpu_line_for(const gdn_queue *q, int32_t k) {
+    static const xpu_line lines[] = {{16, "linear", "experts"},
+                                     {32, "linear/32", "experts/32"},
+                                     {64, "linear/64", "experts/64"}};
+    return lines[k < 2048 || xpu_of(q)->info->intel ? 0 : k < 8192 ? 1 : 2];
 }
 
 /* A kernel, and what a line of it has. */
@@ -53,13 +50,11 @@ static const shape *shape_for(const gdn_queue *q, int64_t n_row, int32_t n) {
     return &c->is;
 }
 
-/* Whether stretches of inputs lie where vectors can be loaded. */
-static bool on_vectors(const gdn_tensor *x, int32_t k) {
+bool xpu_on_vectors(const gdn_tensor *x, int32_t k) {
     return k % STRETCH == 0 && x->at % 16 == 0 && x->stride[0] % 16 == 0;
 }
 
-/* What linear_xpu.cl has as WEIGHT. */
-static void weight(xpu_call *c, const xpu_weight *w, bool whole) {
+void xpu_line_weight(xpu_call *c, const xpu_weight *w, bool whole) {
     xpu_memory(c, w->data);
     xpu_memory(c, w->scale);
     xpu_int(c, w->n_scale);
@@ -78,17 +73,17 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
                         (long long)n_row);
     if (w->packed) return xpu_linear_x(q, a, err);
     const shape *s = shape_for(q, n_row, w->base.n);
-    const bool whole = on_vectors(&a->x, w->base.k);
+    const bool whole = xpu_on_vectors(&a->x, w->base.k);
     const bool usual = whole && w->base.type == GDN_BF16 && a->x.type == GDN_F32;
-    const variant v = variant_for(q, w->base.k);
+    const xpu_line l = xpu_line_for(q, w->base.k);
     /* Lines of a work-group: those with rows of their own, those with outputs of their own. */
-    const int lines = (s->many ? 2 * ITEMS : ITEMS) / v.line;
-    const int row_lines = !s->many ? 1 : v.line == 16 ? 4 : 2, out_lines = lines / row_lines;
-    xpu_call c = xpu_begin(q, v.file, usual ? s->name : s->any);
+    const int lines = (s->many ? 2 * ITEMS : ITEMS) / l.items;
+    const int row_lines = !s->many ? 1 : l.items == 16 ? 4 : 2, out_lines = lines / row_lines;
+    xpu_call c = xpu_begin(q, l.linear, usual ? s->name : s->any);
     xpu_tensor(&c, &a->y, 1);
     xpu_tensor(&c, &a->x, 1);
     xpu_tensor(&c, &a->row, 0);
-    weight(&c, w, whole);
+    xpu_line_weight(&c, w, whole);
     xpu_int(&c, n_row);
     xpu_int(&c, a->row.buf != NULL);
     xpu_long(&c, a->x.shape[0]);
@@ -97,7 +92,7 @@ gdn_status xpu_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     xpu_faults(&c);
     const int64_t outputs = (int64_t)s->outputs * out_lines, rows = (int64_t)s->rows * row_lines;
     const int64_t groups[3] = {(w->base.n + outputs - 1) / outputs, (n_row + rows - 1) / rows, 1};
-    return xpu_start(&c, groups, (const int[3]){v.line, lines, 1}, err);
+    return xpu_start(&c, groups, (const int[3]){l.items, lines, 1}, err);
 }
 
 void xpu_project_rows(xpu_call *c, const gdn_project_args *a) {
@@ -122,11 +117,11 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];
-    const variant v = variant_for(q, (int32_t)k);
-    const int lines = ITEMS / v.line;
-    xpu_call c = xpu_begin(q, v.file, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
+    const xpu_line l = xpu_line_for(q, (int32_t)k);
+    const int lines = ITEMS / l.items;
+    xpu_call c = xpu_begin(q, l.linear, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
     xpu_project_rows(&c, a);
-    weight(&c, w, k % STRETCH == 0);
+    xpu_line_weight(&c, w, k % STRETCH == 0);
     xpu_int(&c, n_row);
     xpu_int(&c, a->add);
     xpu_int(&c, a->x.type);
@@ -140,5 +135,5 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
     xpu_local(&c, (size_t)(rows * room) * sizeof(float));
     const int64_t outputs = a->swiglu ? w->base.n / 2 : w->base.n, of = a->swiglu ? lines : 2 * lines;
     const int64_t groups[3] = {(outputs + of - 1) / of, 1, 1};
-    return xpu_start(&c, groups, (const int[3]){v.line, lines, 1}, err);
+    return xpu_start(&c, groups, (const int[3]){l.items, lines, 1}, err);
 }

@@ -74,8 +74,9 @@ static const char fault_text[] = "enum { FAULT_NONE"
 /* Texts that files have in front of their own; they hold no kernels. */
 static const struct {
     const char *file, *text;
-} shared[] = {{"attn_prefill", "attn_tiles"},    {"attn_prefill_xmx", "attn_tiles"},
-              {"gdn_chunk", "gdn_chunk_seq"}, {"gdn_chunk_xmx", "gdn_chunk_seq"}};
+} shared[] = {{"attn_prefill", "attn_tiles"}, {"attn_prefill_xmx", "attn_tiles"},
+              {"gdn_chunk", "gdn_chunk_seq"}, {"gdn_chunk_xmx", "gdn_chunk_seq"},
+              {"linear", "linear_lines"},     {"experts", "linear_lines"}};
 enum { N_SHARED = sizeof shared / sizeof *shared };
 
 bool xpu_text_has_kernels(const char *file) {
@@ -85,7 +86,7 @@ bool xpu_text_has_kernels(const char *file) {
 }
 
 /* Files whose kernels keep more than 128 registers of results and operands. */
-static const char *const large[] = {"linear", "gdn", "gdn_chunk", "gdn_chunk_xmx", "attn_prefill",
+static const char *const large[] = {"linear", "experts", "gdn", "gdn_chunk", "gdn_chunk_xmx", "attn_prefill",
                                     "attn_prefill_xmx", "linear_tile_xmx", NULL};
 
 static const char *source(const char *file, size_t n) {
@@ -106,7 +107,7 @@ bool xpu_text_of(const char *file, int sg, bool emulated, bool intel, xpu_text *
     out->text[out->n++] = source("xpu_common", strlen("xpu_common"));
     if (x) out->text[out->n++] = source("xpu_xmx", strlen("xpu_xmx"));
     for (int i = 0; i < N_SHARED; i++)
-        if (strcmp(shared[i].file, file) == 0)
+        if (strlen(shared[i].file) == n && memcmp(shared[i].file, file, n) == 0)
             out->text[out->n++] = source(shared[i].text, strlen(shared[i].text));
     out->text[out->n++] = "\n#line 1\n"; /* messages count lines from the file's own first */
     out->text[out->n++] = own;

@@ -117,6 +117,12 @@ static gdn_status bad_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err 
     return st;
 }
 
+static gdn_status bad_rows(gdn_queue *q, const gdn_moe_experts_args *a, gdn_err *err) {
+    const gdn_status st = gdn_backend_cpu.op.moe_experts(q, a, err);
+    if (a->x.shape[0] == only_rows) spoil(&a->y);
+    return st;
+}
+
 /* Leaves its output as it was. */
 static gdn_status no_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *err) {
     (void)q, (void)a, (void)err;
@@ -243,8 +249,8 @@ static void test_wrong(void **state) {
         TRY(top_k, bad_min, "largest of a row: min", how)
         TRY(gdn_attention, bad_operator, "gdn_attention, f32: core", how)
         TRY(gdn_attention, bad_z, "gdn_attention, f32: z", how)
-        TRY(moe_route, bad_route, "experts: weight", how)
-        TRY(moe_experts, bad_experts, "experts: y", how)
+        TRY(moe_route, bad_route, "experts, f32 inputs, 1 row: weight", how)
+        TRY(moe_experts, bad_experts, "experts, f32 inputs, 1 row: y", how)
     }
     shift = 0.5f;
     static const gdn_type type[] = {GDN_BF16, GDN_F32, GDN_F8};
@@ -256,6 +262,11 @@ static void test_wrong(void **state) {
                      (int)only_rows);
             TRY(linear, bad_linear, name, "y is off by")
         }
+    for (only_rows = 1; only_rows <= 25; only_rows *= 5) {
+        char name[64];
+        snprintf(name, sizeof name, "experts, f32 inputs, %d row", (int)only_rows);
+        TRY(moe_experts, bad_rows, name, "y is off by")
+    }
     TRY(rms_norm, no_norm, ": norm: y", "not a number")
     TRY(project, no_project, "projection of a row: y", "not a number")
     TRY(project, no_sum, "projection of heads: y", "y is off by")

@@ -386,26 +386,51 @@ static void rule_x(gdn_selftest *t) {
     gdn_selftest_same(t, "state", &ssm, 1e-4);
 }
 
-static void experts(gdn_selftest *t) {
-    enum { ROW = 3, TOP = 2, E = 4, D = 24, N = 12 };
-    gdn_weight *gate_up[SELFTEST_SIDES], *down[SELFTEST_SIDES];
-    gdn_selftest_weight(t, GDN_BF16, E, 2 * N, D, gate_up);
-    gdn_selftest_weight(t, GDN_BF16, E, D, N, down);
-    const gdn_pair logits = RANDOM(GDN_F32, -3, 3, ROW, E, 0, 0), x = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0),
-                   expert = OUT(GDN_I32, ROW, TOP, 0), weight = OUT(GDN_F32, ROW, TOP, 0),
-                   e = OUT(GDN_F32, ROW, TOP, D), gu = OUT(GDN_F32, ROW * TOP, 2 * N, 0),
-                   h = OUT(GDN_F32, ROW * TOP, N, 0), index = OUT(GDN_I32, 2 * ROW * TOP + E + 1, 0, 0),
+/* Choice and sum, of what anything said. */
+static void routes(gdn_selftest *t) {
+    enum { ROW = 3, TOP = 2, E = 4, D = 24 };
+    const gdn_pair logits = RANDOM(GDN_F32, -3, 3, ROW, E, 0, 0), expert = OUT(GDN_I32, ROW, TOP, 0),
+                   weight = OUT(GDN_F32, ROW, TOP, 0), e = RANDOM(GDN_F32, -1, 1, ROW, TOP, D, 0),
                    shared = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0), gate = RANDOM(GDN_F32, -1, 1, ROW, 1, 0, 0),
                    y = RANDOM(GDN_F32, -1, 1, ROW, D, 0, 0);
     ON_BOTH(gdn_op_moe_route, gdn_moe_route_op_args, .expert = expert.on[s], .weight = weight.on[s],
             .logits = logits.on[s], .normalise = true)
-    ON_BOTH(gdn_op_moe_experts, gdn_moe_experts_args, .y = e.on[s], .x = x.on[s], .expert = expert.on[s],
-            .gate_up = gate_up[s], .down = down[s], .work_gu = gu.on[s], .work_h = h.on[s],
-            .work_index = index.on[s])
     ON_BOTH(gdn_op_moe_combine, gdn_moe_combine_op_args, .y = y.on[s], .e = e.on[s],
             .weight = weight.on[s], .shared = shared.on[s], .gate = gate.on[s])
-    gdn_selftest_same(t, "experts", &e, SUM);
+    gdn_selftest_same(t, "expert", &expert, 0);
     gdn_selftest_same(t, "y", &y, SUM);
+}
+
+/* By rows and experts a kernel is picked.  d and n divide by no tile. */
+static void experts_of(gdn_selftest *t, gdn_type type, int64_t n_row, int32_t d, int32_t n, bool bf16) {
+    enum { TOP = 2, E = 3, MOST = 8 };
+    static const int32_t chosen[2 * MOST] = {0, 2, 2, 0, 0, 2, 2, 0, 0, 2, 2, 0, 0, 2, 2, 0};
+    gdn_weight *gate_up[SELFTEST_SIDES], *down[SELFTEST_SIDES];
+    if (n_row > MOST) abort();
+    gdn_selftest_drop(t);
+    gdn_selftest_weight(t, type, E, 2 * n, d, gate_up);
+    gdn_selftest_weight(t, type, E, d, n, down);
+    if (t->st != GDN_OK) return;
+    const gdn_type act = bf16 ? GDN_BF16 : GDN_F32;
+    gate_up[SELFTEST_DEV]->input_type = down[SELFTEST_DEV]->input_type = act;
+    const gdn_pair x = gdn_selftest_exact(t, act, n_row, d),
+                   expert = gdn_selftest_ints(t, n_row, TOP, chosen), y = OUT(GDN_F32, n_row, TOP, d),
+                   gu = OUT(GDN_F32, n_row * TOP, 2 * n, 0), h = OUT(GDN_F32, n_row * TOP, n, 0),
+                   rounded = OUT(act, n_row * TOP, n, 0),
+                   index = OUT(GDN_I32, 2 * n_row * TOP + E + 1, 0, 0);
+    ON_BOTH(gdn_op_moe_experts, gdn_moe_experts_args, .y = y.on[s], .x = x.on[s],
+            .expert = expert.on[s], .gate_up = gate_up[s], .down = down[s], .work_gu = gu.on[s],
+            .work_h = s == SELFTEST_DEV ? rounded.on[s] : h.on[s], .work_index = index.on[s])
+    gdn_selftest_same(t, "y", &y, bf16 ? ROUNDED : SUM);
+}
+
+static void experts(gdn_selftest *t) {
+    static const gdn_type type[] = {GDN_F32, GDN_F16, GDN_F8};
+    static const int64_t rows[] = {1, 3, 8}; /* one, few, many */
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        experts_of(t, GDN_BF16, rows[i], 40, 24, i == 1);
+        experts_of(t, type[i], rows[i], 37, 21, i == 2); /* any_... */
+    }
 }
 
 /* Two blocks, of which the second is not full. */
@@ -446,7 +471,10 @@ static const struct {
     {"gdn_core", core, 0, ""},
     {"gdn_attention", operator, 0, ""},
     {"gdn_attention, chunked", operator_chunked, SLOW, "chunk_prepare chunk_scan"},
-    {"experts", experts, 0, ""},
+    {"routes", routes, 0, ""},
+    {"experts", experts, BOUNDS,
+     "gate_up_1 gate_up_4 gate_up_many any_gate_up_1 any_gate_up_4 any_gate_up_many "
+     "down_1 down_4 down_many any_down_1 any_down_4 any_down_many moe_sort"},
     {"the largest of rows", largest, 0, ""},
     {"embed, packed", embed_x, TIER_X, ""},
     {"products of tier X", products_x, TIER_X, ""},

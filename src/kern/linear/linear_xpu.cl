@@ -1,10 +1,8 @@
 /* linear_xpu.cl - products with a weight matrix: y[m][n] = sum_k x[m][k] w[n][k].
  *
- * An output is summed by a line of items: inputs go to them in stretches of 8, one stretch after the
- * other, and the items' sums are added in ascending order.  That is so in all kernels here, so a row's
- * bits do not depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows
- * from k alone.  Kernels differ in how many rows (R) and outputs (N) a line has in registers, and how
- * many lines of a work-group have rows of their own (RL) and outputs of their own (OL):
+ * An output is summed by a line of items (linear_lines_xpu.cl).  Kernels differ in how many rows (R)
+ * and outputs (N) a line has in registers, and how many lines of a work-group have rows of their own
+ * (RL) and outputs of their own (OL):
  *
  *     linear_1, _2, _4, _8    few rows: weights are read once, in whole lines
  *     linear_many             many rows: 8 x 8 sums an item, on Intel's GPUs 4 x 4
@@ -14,44 +12,6 @@
  *
  * project_1, _2, _4 have the rows in local memory, where they are first normalised (bit for bit as
  * norm_xpu.cl does it), and may end in swiglu: with those one launch does what takes three. */
-
-#ifndef VARIANT
-#define VARIANT 16
-#endif
-/* Sums an item has of each kind where there are many rows, and steps that are unrolled: Intel's
- * registers hold half as much. */
-#ifdef INTEL
-enum { MANY = 4 };
-#define STEPS(n)
-#else
-enum { MANY = 8 };
-#define TEXT(x)  #x
-#define STEPS(n) _Pragma(TEXT(unroll n))
-#endif
-enum {
-    LINE = VARIANT, STRETCH = 8, STEP = LINE * STRETCH,
-    ITEMS = 128, LINES = ITEMS / LINE, /* of a work-group for few rows */
-    TILE_RL = LINE == 16 ? 4 : 2, TILE_OL = 256 / LINE / TILE_RL
-};
-
-/* Weights of an output times their scale, which F8 alone has. */
-inline float8 weight8(int type, const __global uchar *w, const __global float *scale, int scale_cols,
-                      long i, int whole, int left) {
-    const float8 v = load8(type, w, i, whole, left);
-    if (type != TYPE_F8) return v;
-    if (scale_cols % STRETCH == 0) return v * scale[i / scale_cols];
-#define SCALE(j) ((j) < left ? scale[(i + (j)) / scale_cols] : 0.0f)
-    return v * (float8)(SCALE(0), SCALE(1), SCALE(2), SCALE(3), SCALE(4), SCALE(5), SCALE(6), SCALE(7));
-#undef SCALE
-}
-
-inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 ? 1 : 2; }
-
-#define UNROLL _Pragma("unroll")
-
-#define WEIGHT                                                                                 \
-    __global const uchar *w, __global const float *scale, int n_scale, int scale_cols, int w_type, \
-        int n, int k, int whole
 
 #define LINEAR(name, R, N, RL, OL, XT, WT, WHOLE)                                              \
     __kernel __attribute__((reqd_work_group_size(LINE, RL *OL, 1)))                            \
@@ -83,37 +43,18 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
             own[o] = scale + at * n_scale;                                                     \
             UNROLL for (int r = 0; r < R; r++) sum[r][o] = 0.0f;                               \
         }                                                                                      \
-        UNROLL_STEPS(R) for (int i = lane * STRETCH; i < k; i += STEP) {                       \
-            float8 v[N];                                                                       \
-            UNROLL for (int o = 0; o < N; o++)                                                 \
-                v[o] = weight8(WT, weight[o], own[o], scale_cols, i, WHOLE, k - i);            \
-            UNROLL for (int r = 0; r < R; r++) {                                               \
-                const float8 u = load8(XT, in[r], i, WHOLE, k - i);                            \
-                UNROLL for (int o = 0; o < N; o++) sum[r][o] = fma8(u, v[o], sum[r][o]);       \
-            }                                                                                  \
-        }                                                                                      \
+        SUM_STRETCHES(R, N, XT, WT, WHOLE)                                                     \
         UNROLL for (int o = 0; o < N; o++) {                                                   \
-            UNROLL for (int r = 0; r < R; r++) part[line][r][lane] = sum[r][o];                \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
+            float all = 0.0f;                                                                  \
+            ADD_LINE(all, R, sum[r][o])                                                        \
             if (lane < R && out + o < n && first + lane < n_row) {                             \
-                float all = part[line][lane][0];                                               \
-                for (int i = 1; i < LINE; i++) all += part[line][lane][i];                     \
                 __global float *to = AT1(float, y, first + lane) + out + o;                    \
                 bool mine = false; /* an index of a private array would spill it */            \
                 UNROLL for (int r = 0; r < R; r++) mine = r == lane ? valid[r] : mine;         \
                 if (mine) *to = add ? *to + all : all;                                         \
             }                                                                                  \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
         }                                                                                      \
     }
-
-/* Loads of several steps are in flight together where registers allow it. */
-#define UNROLL_STEPS(R) UNROLL_STEPS_##R
-#define UNROLL_STEPS_1  STEPS(4)
-#define UNROLL_STEPS_2  STEPS(4)
-#define UNROLL_STEPS_4  STEPS(2)
-#define UNROLL_STEPS_8  STEPS(2)
-#define UNROLL_STEPS_MANY STEPS(2)
 
 LINEAR(linear_1, 1, 1, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 LINEAR(linear_1_wide, 1, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
@@ -205,18 +146,8 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
             }                                                                                  \
         }                                                                                      \
         float all0 = 0.0f, all1 = 0.0f;                                                        \
-        for (int o = 0; o < 2; o++) {                                                          \
-            UNROLL for (int r = 0; r < R; r++)                                                 \
-                part[line][r][lane] = o == 0 ? sum0[r] : sum1[r];                              \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
-            if (lane < R) {                                                                    \
-                float all = part[line][lane][0];                                               \
-                for (int i = 1; i < LINE; i++) all += part[line][lane][i];                     \
-                if (o == 0) all0 = all;                                                        \
-                else all1 = all;                                                               \
-            }                                                                                  \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                      \
-        }                                                                                      \
+        ADD_LINE(all0, R, sum0[r])                                                             \
+        ADD_LINE(all1, R, sum1[r])                                                             \
         if (lane >= R || first + lane >= n_row) return;                                        \
         if (swiglu) {                                                                          \
             if (out < apart)                                                                   \
