@@ -347,6 +347,40 @@ static void test_linear(void **state) {
     drop_all();
 }
 
+/* Every e4m3 byte, to the value that its fields say. */
+static void test_f8(void **state) {
+    (void)state;
+    enum { BYTES = 256, WIDTH = 8 };
+    static const float one = 1.0f;
+    unsigned char data[BYTES][WIDTH] = {{0}};
+    for (int i = 0; i < BYTES; i++) data[i][i % WIDTH] = (unsigned char)i;
+    const gdn_weight_part part = {.data = data, .n_row = BYTES, .row_bytes = WIDTH,
+                                  .scale = &one, .scale_type = GDN_F32};
+    const gdn_weight_desc desc = {.type = GDN_F8, .n_expert = 1, .n = BYTES, .k = WIDTH, .part = &part,
+                                  .n_part = 1, .scale_rows = BYTES, .scale_cols = WIDTH};
+    gdn_weight *w;
+    gdn_err err;
+    ok(gdn_weight_create(device[XPU], &desc, &w, &err), &err);
+    /* Inputs on vectors and not: weights are read accordingly. */
+    const both x[] = {dense_f32(1, WIDTH, 1, 1), make(GDN_F32, 2, 1, WIDTH, 0, 1, 1)};
+    const both y = make(GDN_F32, 2, 1, BYTES, 0, 5, 6);
+    for (int k = 0; k < 2; k++) {
+        const gdn_linear_op_args a = {.y = y.on[XPU], .x = x[k].on[XPU], .w = w};
+        ok(gdn_op_linear(queue[XPU], &a, &err), &err);
+        float *got = download(XPU, y.on[XPU].buf);
+        for (int i = 0; i < BYTES; i++) {
+            const int e = i >> 3 & 15, m = i & 7;
+            const double size = e == 0 ? ldexp(m, -9) : ldexp(8 + m, e - 10);
+            const double want = i < 128 ? size : -size, is = got[FRONT + i];
+            if ((i & 0x7f) == 0x7f ? !isnan(is) : is != want)
+                fail_msg("byte %02x is %g, not %g", (unsigned)i, is, want);
+        }
+        free(got);
+    }
+    gdn_weight_free(w);
+    drop_all();
+}
+
 /* A row alone has the bits that it has among others. */
 static void test_linear_rows(void **state) {
     (void)state;
@@ -605,7 +639,7 @@ int main(void) {
         cmocka_unit_test(test_embed),       cmocka_unit_test(test_rms_norm),
         cmocka_unit_test(test_rms_norm_gated), cmocka_unit_test(test_cast),
         cmocka_unit_test(test_swiglu),      cmocka_unit_test(test_rope_angles),
-        cmocka_unit_test(test_linear),      cmocka_unit_test(test_linear_rows),
+        cmocka_unit_test(test_linear),      cmocka_unit_test(test_f8), cmocka_unit_test(test_linear_rows),
         cmocka_unit_test(test_lora),        cmocka_unit_test(test_faults),
         cmocka_unit_test(test_kept),
     };

@@ -55,13 +55,16 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
         }                                                                                      \
     }
 
-/* Loads of several steps are in flight together where registers allow it. */
+/* Loads of several steps are in flight together where registers allow it.  Kernels for any type come
+ * last in their files, and have SEVERAL redefined: unrolled for several rows they would take a
+ * driver's compiler a minute. */
 #define UNROLL_STEPS(R) UNROLL_STEPS_##R
 #define UNROLL_STEPS_1  STEPS(4)
-#define UNROLL_STEPS_2  STEPS(4)
-#define UNROLL_STEPS_4  STEPS(2)
-#define UNROLL_STEPS_8  STEPS(2)
-#define UNROLL_STEPS_MANY STEPS(2)
+#define UNROLL_STEPS_2  SEVERAL(4)
+#define UNROLL_STEPS_4  SEVERAL(2)
+#define UNROLL_STEPS_8  SEVERAL(2)
+#define UNROLL_STEPS_MANY SEVERAL(2)
+#define SEVERAL(n) STEPS(n)
 
 /* all: in item r of a line, for r < R, what its items have as OF in turn. */
 #define ADD_LINE(all, R, OF)                                                                   \

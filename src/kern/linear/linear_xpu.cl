@@ -64,14 +64,6 @@ LINEAR(linear_4, 4, 2, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 LINEAR(linear_8, 8, 4, 1, LINES, TYPE_F32, TYPE_BF16, 1)
 #endif
 LINEAR(linear_many, MANY, MANY, TILE_RL, TILE_OL, TYPE_F32, TYPE_BF16, 1)
-LINEAR(any_linear_1, 1, 1, 1, LINES, x_type, w_type, whole)
-LINEAR(any_linear_1_wide, 1, 2, 1, LINES, x_type, w_type, whole)
-LINEAR(any_linear_2, 2, 2, 1, LINES, x_type, w_type, whole)
-LINEAR(any_linear_4, 4, 2, 1, LINES, x_type, w_type, whole)
-#ifndef INTEL
-LINEAR(any_linear_8, 8, 4, 1, LINES, x_type, w_type, whole)
-#endif
-LINEAR(any_linear_many, MANY, MANY, TILE_RL, TILE_OL, x_type, w_type, whole)
 
 /* --- rows normalised in local memory ---------------------------------------------------- */
 
@@ -162,6 +154,17 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
 PROJECT(project_1, 1, TYPE_BF16, 1)
 PROJECT(project_2, 2, TYPE_BF16, 1)
 PROJECT(project_4, 4, TYPE_BF16, 1)
+
+#undef SEVERAL
+#define SEVERAL(n) STEPS(1)
+LINEAR(any_linear_1, 1, 1, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_1_wide, 1, 2, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_2, 2, 2, 1, LINES, x_type, w_type, whole)
+LINEAR(any_linear_4, 4, 2, 1, LINES, x_type, w_type, whole)
+#ifndef INTEL
+LINEAR(any_linear_8, 8, 4, 1, LINES, x_type, w_type, whole)
+#endif
+LINEAR(any_linear_many, MANY, MANY, TILE_RL, TILE_OL, x_type, w_type, whole)
 PROJECT(any_project_1, 1, w_type, whole)
 PROJECT(any_project_2, 2, w_type, whole)
 PROJECT(any_project_4, 4, w_type, whole)

@@ -86,6 +86,9 @@ EXPERTS(gate_up_many, 1, 1, MANY, MANY_GATES, MANY_RL, MANY_OL, SUM_USUAL)
 EXPERTS(down_1, 0, 0, 1, 1, 1, LINES, SUM_USUAL)
 EXPERTS(down_4, 0, 1, 4, 2, 1, LINES, SUM_USUAL)
 EXPERTS(down_many, 0, 1, MANY, MANY, MANY_RL, MANY_OL, SUM_USUAL)
+
+#undef SEVERAL
+#define SEVERAL(n) STEPS(1)
 EXPERTS(any_gate_up_1, 1, 0, 1, 1, 1, LINES, SUM_ANY)
 EXPERTS(any_gate_up_4, 1, 1, 4, 1, 1, LINES, SUM_ANY)
 EXPERTS(any_gate_up_many, 1, 1, MANY, MANY_GATES, MANY_RL, MANY_OL, SUM_ANY)
