@@ -96,9 +96,12 @@ inline float8 load8(int type, const __global uchar *p, long i, int whole, int le
         if (type == TYPE_F16) return vload_half8(0, (const __global half *)p + i);
         return f8x8_to_f32(*(const __global uchar8 *)(p + i));
     }
-    float v[8]; /* no vectors: seldom, and short for the compiler's sake */
-    _Pragma("unroll 1") for (int j = 0; j < 8; j++) v[j] = j < left ? load_as(type, p, i + j) : 0.0f;
-    return (float8)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+    /* No vectors, which is seldom: each is pushed in from behind, so that there is one load to compile
+     * and no array that is indexed. */
+    float8 v = 0.0f;
+    _Pragma("unroll 1") for (int j = 0; j < 8; j++)
+        v = (float8)(v.s1234, v.s56, v.s7, j < left ? load_as(type, p, i + j) : 0.0f);
+    return v;
 }
 
 /* sum += x w, element after element. */
