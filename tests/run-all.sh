@@ -123,7 +123,7 @@ programs() {
     if have_cmocka; then
         for unit in $(unit_programs | sort -r); do # the longest are among the last
             case $unit in
-                test_generate | test_jinja | test_requests | test_sampler | test_sim | test_xpu*) beside="$beside $unit" ;;
+                test_generate | test_jinja | test_request* | test_sampler | test_sim | test_xpu*) beside="$beside $unit" ;;
                 *) alone="$alone $unit" ;;
             esac
         done
