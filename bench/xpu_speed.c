@@ -1,7 +1,9 @@
 /* xpu_speed.c - how fast a device's operators are beside copying memory, as JSON, a line for each.
  *
- * us is a call by the host's clock, kernel_us what its kernels take by the device's own; shares are of
- * the copy's rate.
+ * us is a call by the host's clock, enqueue_us what the host does for it, kernel_us what its kernels take
+ * by the device's own clock, copy_us a copy that moves as many bytes.  Shares are of the rate of a large
+ * copy, share_of_equal_copy is of copy_us: less than a few tens of MB is over before a device is at its
+ * full rate.  The smallest product shows what starting a call takes.
  *
  * Operands are used in turn so that they come from memory and not from a cache: weights and states of
  * several hundred MB in all.  A time is that of many calls in one queue, waited for once; the best of
@@ -24,6 +26,8 @@ static gdn_device *dev;
 static gdn_queue  *queue;
 static const char *only;
 static double      copy_rate; /* bytes a second, read and written */
+static gdn_buffer *copy_from, *copy_to;
+static const uint64_t copy_room = 512 << 20;
 
 static double now(void) {
     struct timespec t;
@@ -117,9 +121,9 @@ static gdn_weight *weight(gdn_type type, int32_t n_expert, int32_t n, int32_t k)
 
 typedef void call_fn(void *arg, int i);
 
-/* Of a call, by the host's clock and by the device's (0: it has none). */
+/* Of a call, by the host's clock, until it is enqueued, and by the device's clock (0: it has none). */
 typedef struct {
-    double host, kernels;
+    double host, enqueue, kernels;
 } duration;
 
 /* What the kernels of n calls take, of one. */
@@ -139,7 +143,7 @@ static double in_kernels(call_fn *call, void *arg, int n) {
 
 /* Seconds of one call: enough calls for some 20 ms, the best round. */
 static duration seconds(call_fn *call, void *arg) {
-    double best = 1e9;
+    double best = 1e9, enqueue = 1e9;
     int n = 4;
     for (int i = 0; i < n; i++) call(arg, i);
     wait();
@@ -151,50 +155,57 @@ static duration seconds(call_fn *call, void *arg) {
     for (int r = 0; r < ROUNDS; r++) {
         const double t = now();
         for (int i = 0; i < n; i++) call(arg, i);
+        const double e = (now() - t) / n;
         wait();
         const double s = (now() - t) / n;
         if (s < best) best = s;
+        if (e < enqueue) enqueue = e;
     }
-    return (duration){.host = best, .kernels = in_kernels(call, arg, n < 256 ? n : 256)};
+    return (duration){.host = best, .enqueue = enqueue, .kernels = in_kernels(call, arg, n < 256 ? n : 256)};
 }
 
 static int wanted(const char *name) { return only == NULL || strstr(name, only) != NULL; }
 
 static double share(double bytes, double s) { return copy_rate > 0 && s > 0 ? bytes / s / copy_rate : 0; }
 
-static void report(const char *name, duration d, double bytes, double flop) {
-    const double s = d.host;
-    printf("{\"kernel\": \"%s\", \"us\": %.2f, \"kernel_us\": %.2f, \"bytes\": %.0f, \"gb_s\": %.1f, "
-           "\"share_of_copy\": %.3f, \"kernel_share_of_copy\": %.3f, \"tflop_s\": %.3f}\n",
-           name, s * 1e6, d.kernels * 1e6, bytes, bytes / s * 1e-9, share(bytes, s),
-           share(bytes, d.kernels), flop / s * 1e-12);
-    fflush(stdout);
-}
-
 /* --- copies ----------------------------------------------------------------------------- */
 
 typedef struct {
-    gdn_buffer *from, *to;
-    uint64_t bytes;
+    uint64_t bytes, places; /* read, or written; between which calls change */
 } copy_case;
 
 static void copy_call(void *arg, int i) {
     const copy_case *c = arg;
+    const uint64_t at = (uint64_t)i % c->places * c->bytes;
     gdn_err err;
-    (void)i;
-    must(gdn_queue_copy(queue, c->to, 0, c->from, 0, c->bytes, &err), &err);
+    must(gdn_queue_copy(queue, copy_to, at, copy_from, at, c->bytes, &err), &err);
 }
 
-static void copies(uint64_t bytes) {
-    copy_case c = {.bytes = bytes};
+static duration copying(uint64_t bytes) {
+    copy_case c = {.bytes = bytes, .places = copy_room / bytes};
+    return seconds(copy_call, &c);
+}
+
+static void report(const char *name, duration d, double bytes, double flop) {
+    const double s = d.host;
+    /* Larger ones take as long as their bytes do. */
+    const double copy = bytes < 8 || bytes / 2 > (double)copy_room / 4 ? bytes / copy_rate
+                                                                       : copying((uint64_t)bytes / 2).host;
+    printf("{\"kernel\": \"%s\", \"us\": %.2f, \"enqueue_us\": %.2f, \"kernel_us\": %.2f, \"bytes\": %.0f, "
+           "\"gb_s\": %.1f, \"share_of_copy\": %.3f, \"kernel_share_of_copy\": %.3f, \"copy_us\": %.2f, "
+           "\"share_of_equal_copy\": %.3f, \"tflop_s\": %.3f}\n",
+           name, s * 1e6, d.enqueue * 1e6, d.kernels * 1e6, bytes, bytes / s * 1e-9, share(bytes, s),
+           share(bytes, d.kernels), copy * 1e6, copy / s, flop / s * 1e-12);
+    fflush(stdout);
+}
+
+static void large_copy(void) {
     gdn_err err;
-    must(gdn_buffer_alloc(dev, bytes, &c.from, &err), &err);
-    must(gdn_buffer_alloc(dev, bytes, &c.to, &err), &err);
-    const duration s = seconds(copy_call, &c);
-    copy_rate = 2.0 * (double)bytes / s.host;
-    report("copy", s, 2.0 * (double)bytes, 0);
-    gdn_buffer_free(c.from);
-    gdn_buffer_free(c.to);
+    must(gdn_buffer_alloc(dev, copy_room, &copy_from, &err), &err);
+    must(gdn_buffer_alloc(dev, copy_room, &copy_to, &err), &err);
+    const duration d = copying(copy_room);
+    copy_rate = 2.0 * (double)copy_room / d.host;
+    report("copy", d, 2.0 * (double)copy_room, 0);
 }
 
 /* --- products --------------------------------------------------------------------------- */
@@ -485,7 +496,8 @@ int main(int argc, char **argv) {
     must(gdn_device_open(argc > 1 ? argv[1] : "xpu", NULL, &dev, &err), &err);
     must(gdn_queue_create(dev, &queue, &err), &err);
     only = argc > 2 ? argv[2] : NULL;
-    copies(512 << 20);
+    large_copy();
+    linear("product", 1, 8, 8, false);
     linear("product", 1, 248320, 1024, false);
     linear("product", 1, 7168, 1024, false);
     linear("product", 1, 1024, 3584, false);
@@ -520,6 +532,7 @@ int main(int argc, char **argv) {
     top(32, 248320, 1);
     top(32, 248320, 20);
     top(32, 248320, 64);
+    gdn_buffer_free(copy_from), gdn_buffer_free(copy_to);
     gdn_queue_free(queue);
     gdn_device_close(dev);
     return 0;
