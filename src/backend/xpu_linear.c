@@ -109,7 +109,9 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         {NULL, "project_1", "project_2", "project_4", "project_4"},
         {NULL, "any_project_1", "any_project_2", "any_project_4", "any_project_4"}};
     const xpu_weight *w = xpu_weight_of(a->w);
-    const int64_t n_row = a->y.shape[0], k = w->base.k, room = (k + STRETCH - 1) / STRETCH * STRETCH;
+    const int64_t n_row = a->y.shape[0], k = w->base.k;
+    const xpu_line l = xpu_line_for(q, (int32_t)k);
+    const int64_t step = l.items * STRETCH, room = (k + step - 1) / step * step;
     const int rows = n_row <= 2 ? (int)n_row : STAGED_ROWS;
     const bool norm = a->norm_w.buf != NULL;
     if (w->packed) return xpu_project_x(q, a, err);
@@ -117,7 +119,6 @@ gdn_status xpu_op_project(gdn_queue *q, const gdn_project_args *a, gdn_err *err)
         (uint64_t)(rows * room) * sizeof(float) > STAGED)
         return GDN_E_UNSUPPORTED; /* the caller composes it */
     const int64_t d = a->x.shape[a->x.ndim - 1];
-    const xpu_line l = xpu_line_for(q, (int32_t)k);
     const int lines = ITEMS / l.items;
     xpu_call c = xpu_begin(q, l.linear, names[w->base.type != GDN_BF16 || k % STRETCH != 0][n_row]);
     xpu_project_rows(&c, a);

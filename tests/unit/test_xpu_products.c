@@ -258,6 +258,13 @@ static void test_projections(void **state) {
         projection(GDN_F8, 26, heads * 60 + 3 * heads, &cases[i]);
     }
     projection(GDN_BF16, 18, 2560, &cases[2]); /* rows that do not all fit into local memory */
+    /* Heads with more than their items hold: long ones, and short ones. */
+    static const project_case two = {2, 1, true, false, true}, three = {3, 1, true, true, false};
+    projection(GDN_BF16, 18, 2 * 1100, &two);
+    projection(GDN_F8, 18, 2 * 1101, &two);
+    projection(GDN_BF16, 18, 3 * 160, &three);
+    projection(GDN_F8, 18, 3 * 157, &three);
+    projection(GDN_BF16, 18, 1192, &cases[0]);
 }
 
 int main(void) {

@@ -1,8 +1,8 @@
 /* linear_lines_xpu.cl - how an output of a product is summed, in front of the kernels with products.
  *
  * An output is summed by a line of items: inputs go to them in stretches of 8, one stretch after the
- * other, and the items' sums are added in ascending order.  That is so in all kernels, so a row's
- * bits do not depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows
+ * other, and the items' sums are added in one order.  That is so in all kernels, so a row's bits do not
+ * depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows
  * from k alone. */
 
 #ifndef VARIANT
@@ -66,12 +66,22 @@ inline int type_bytes(int type) { return type == TYPE_F32 ? 4 : type == TYPE_F8 
 #define UNROLL_STEPS_MANY SEVERAL(2)
 #define SEVERAL(n) STEPS(n)
 
-/* all: in item r of a line, for r < R, what its items have as OF in turn. */
+/* all: in item r of a line, for r < R, the sum of what its items have as OF: item i's goes to the
+ * (i mod 8)th of eight sums, in ascending order, and these are added in halves. */
 #define ADD_LINE(all, R, OF)                                                                   \
     UNROLL for (int r = 0; r < R; r++) part[line][r][lane] = OF;                               \
     barrier(CLK_LOCAL_MEM_FENCE);                                                              \
-    if (lane < R) {                                                                            \
-        all = part[line][lane][0];                                                             \
-        for (int i = 1; i < LINE; i++) all += part[line][lane][i];                             \
-    }                                                                                          \
+    if (lane < R) all = line_total(part[line][lane]);                                          \
     barrier(CLK_LOCAL_MEM_FENCE);
+
+/* Rows of sums lie on 16 bytes and in different banks. */
+#define LINE_SUMS(name, lines, R) __local float name[lines][R][LINE + 4] BY_FOURS
+
+inline float line_total(const __local float *part) {
+    float4 a = LOCAL4(part), b = LOCAL4(part + 4);
+    UNROLL for (int i = 8; i < LINE; i += 8) {
+        a += LOCAL4(part + i);
+        b += LOCAL4(part + i + 4);
+    }
+    return ((a.x + b.x) + (a.z + b.z)) + ((a.y + b.y) + (a.w + b.w));
+}

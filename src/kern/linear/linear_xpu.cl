@@ -17,7 +17,7 @@
     __kernel __attribute__((reqd_work_group_size(LINE, RL *OL, 1)))                            \
     void name(TENSOR1(y), TENSOR1(x), TENSOR(row), WEIGHT, int n_row, int gather, long n_x,    \
               int add, int x_type, FAULTS) {                                                   \
-        __local float part[RL * OL][R][LINE + 1];                                              \
+        LINE_SUMS(part, RL * OL, R);                                                           \
         const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                    \
         const int out = ((int)get_group_id(0) * OL + line % OL) * N;                           \
         const int first = ((int)get_group_id(1) * RL + line / OL) * R;                         \
@@ -70,31 +70,108 @@ LINEAR(linear_many, MANY, MANY, TILE_RL, TILE_OL, TYPE_F32, TYPE_BF16, 1)
 /* What a product takes of v. */
 inline float taken(int act, float v) { return act == TYPE_BF16 ? bf16_to_f32(f32_to_bf16(v)) : v; }
 
-/* A row of n_head heads of d, or of one: x f(head) w, times silu(z).  room: to the next multiple of
- * STRETCH, filled with zeros. */
-inline void normed_row(__local float *to, const __global uchar *x, long x_head, const __global uchar *z,
-                       long z_head, const __global float *w, int gated, int n_head, int d, int room,
-                       int act, float eps, __local float *part) {
+/* Where element i of a row lies in local memory: an item takes a stretch as two vectors, and what the
+ * items of a line take at once lies side by side. */
+inline int place(int i) {
+    return i / STEP * STEP + i % STRETCH / 4 * (4 * LINE) + i % STEP / STRETCH * 4 + i % 4;
+}
+inline float8 placed8(const __local float *row, int i) { /* i: a multiple of STRETCH */
+    const __local float *v = row + i / STEP * STEP + i % STEP / 2;
+    return float4x2(LOCAL4(v), LOCAL4(v + 4 * LINE));
+}
+
+/* An item's first elements, at, at + step, .. of d, which are fetched together; the others come after. */
+enum { HELD = 8 };
+#define HOLD(to, from)                                                                         \
+    UNROLL for (int j = 0; j < HELD; j++) to[j] = at + j * step < d ? (from)[at + j * step] : 0.0f;
+
+/* x f w for a head of d, times silu(z), by all items; `first` is its place in the row. */
+inline void normed_long(__local float *row, int first, const __global float *x, const __global float *z,
+                        const __global float *w, int gated, int d, int act, float eps,
+                        __local float *part) {
+    const int at = (int)get_local_id(0) + LINE * (int)get_local_id(1), step = ITEMS;
+    float held_x[HELD], held_w[HELD];
+    HOLD(held_x, x)
+    HOLD(held_w, w)
+    float sum = 0.0f;
+    UNROLL for (int j = 0; j < HELD; j++) sum = fma(held_x[j], held_x[j], sum);
+    for (int i = at + HELD * step; i < d; i += step) {
+        row[place(first + i)] = x[i];
+        sum = fma(x[i], x[i], sum);
+    }
+    part[at] = sum;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    /* As lanes_sum() of all, its lines by an item each. */
+    if (at < ITEMS / SUM_LINE) part[ITEMS + at] = lanes_sum(part, at * SUM_LINE, false);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    sum = part[ITEMS];
+    for (int i = 1; i < ITEMS / SUM_LINE; i++) sum += part[ITEMS + i];
+    const float f = norm_factor(sum, d, eps);
+    UNROLL for (int j = 0; j < HELD; j++) {
+        const int i = at + j * step;
+        if (i >= d) continue;
+        float v = held_x[j] * f * held_w[j];
+        if (gated) v *= silu(z[i]);
+        row[place(first + i)] = taken(act, v);
+    }
+    for (int i = at + HELD * step; i < d; i += step) {
+        float v = row[place(first + i)] * f * w[i];
+        if (gated) v *= silu(z[i]);
+        row[place(first + i)] = taken(act, v);
+    }
+}
+
+/* The same for heads of up to NORM_SHORT, each by a line of the items. */
+inline void normed_short(__local float *row, const __global uchar *x, long x_head, const __global uchar *z,
+                         long z_head, const __global float *w, int gated, int n_head, int d, int act,
+                         float eps, __local float *part) {
     const int item = (int)get_local_id(0) + LINE * (int)get_local_id(1);
-    const bool alone = d > NORM_SHORT; /* a head has all items, or a line of them */
-    const int step = alone ? ITEMS : SUM_LINE, at = alone ? item : item % SUM_LINE;
-    for (int first = 0; first < n_head; first += alone ? 1 : ITEMS / SUM_LINE) {
-        const int head = alone ? first : first + item / SUM_LINE;
+    const int at = item % SUM_LINE, step = SUM_LINE;
+    float held_w[HELD];
+    HOLD(held_w, w)
+    for (int first = 0; first < n_head; first += ITEMS / SUM_LINE) {
+        const int head = first + item / SUM_LINE;
         const bool there = head < n_head;
         const __global float *in = (const __global float *)(x + (there ? head : 0) * x_head);
         const __global float *gate = (const __global float *)(z + (there ? head : 0) * z_head);
-        part[item] = there ? squares(in, d, at, step) : 0.0f;
+        float held_x[HELD], held_z[HELD];
+        HOLD(held_x, in)
+        if (gated) { HOLD(held_z, gate) }
+        float sum = 0.0f;
+        UNROLL for (int j = 0; j < HELD; j++) sum = fma(held_x[j], held_x[j], sum);
+        for (int i = at + HELD * step; i < d; i += step) sum = fma(in[i], in[i], sum);
+        part[item] = sum;
         barrier(CLK_LOCAL_MEM_FENCE);
-        const float sum = lanes_sum(part, item, alone);
+        const float f = norm_factor(lanes_sum(part, item, false), d, eps);
         barrier(CLK_LOCAL_MEM_FENCE);
-        const float f = norm_factor(sum, d, eps);
-        for (int i = at; there && i < d; i += step) {
+        if (!there) continue;
+        UNROLL for (int j = 0; j < HELD; j++) {
+            const int i = at + j * step;
+            if (i >= d) continue;
+            float v = held_x[j] * f * held_w[j];
+            if (gated) v *= silu(held_z[j]);
+            row[place(head * d + i)] = taken(act, v);
+        }
+        for (int i = at + HELD * step; i < d; i += step) {
             float v = in[i] * f * w[i];
             if (gated) v *= silu(gate[i]);
-            to[head * d + i] = taken(act, v);
+            row[place(head * d + i)] = taken(act, v);
         }
     }
-    for (int i = n_head * d + item; i < room; i += ITEMS) to[i] = 0.0f;
+}
+
+/* A row of n_head heads of d: x f(head) w, times silu(z).  Zeros follow to the next multiple of STRETCH. */
+inline void normed_row(__local float *row, const __global uchar *x, long x_head, const __global uchar *z,
+                       long z_head, const __global float *w, int gated, int n_head, int d, int act,
+                       float eps, __local float *part) {
+    const int k = n_head * d, i = k + (int)get_local_id(0);
+    if (d <= NORM_SHORT)
+        normed_short(row, x, x_head, z, z_head, w, gated, n_head, d, act, eps, part);
+    else
+        for (int head = 0; head < n_head; head++)
+            normed_long(row, head * d, (const __global float *)(x + head * x_head),
+                        (const __global float *)(z + head * z_head), w, gated, d, act, eps, part);
+    if (get_local_id(1) == 0 && k % STRETCH != 0 && i / STRETCH == k / STRETCH) row[place(i)] = 0.0f;
 }
 
 /* norm 0: x has the inputs as they are, [n_row][k] of x_type.  Two outputs a line: LINES apart, or with
@@ -103,22 +180,23 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
     __kernel __attribute__((reqd_work_group_size(LINE, LINES, 1)))                             \
     void name(TENSOR1(y), TENSOR2(x), TENSOR2(z), TENSOR(norm_w), WEIGHT, int n_row, int add,  \
               int x_type, int norm, int gated, int n_head, int act, int swiglu, int y_type,    \
-              float eps, __local float *rows) {                                                \
-        __local float part[LINES][R][LINE + 1], norm_part[ITEMS];                              \
+              float eps, __local float4 *rows4) {                                              \
+        LINE_SUMS(part, LINES, R);                                                             \
+        __local float norm_part[ITEMS + ITEMS / SUM_LINE];                                     \
+        __local float *rows = (__local float *)rows4;                                          \
         const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                    \
         const int item = lane + LINE * line, first = (int)get_group_id(1) * R;                 \
-        const int apart = swiglu ? n / 2 : LINES, room = (k + STRETCH - 1) / STRETCH * STRETCH; \
+        const int apart = swiglu ? n / 2 : LINES, room = (k + STEP - 1) / STEP * STEP;         \
         const int out = (int)get_group_id(0) * (swiglu ? LINES : 2 * LINES) + line;            \
         for (int r = 0; r < R; r++) {                                                          \
             const int i = min(first + r, n_row - 1);                                           \
             __local float *to = rows + r * room;                                               \
             if (norm)                                                                          \
                 normed_row(to, AT1(uchar, x, i), x_s1, AT1(uchar, z, i), z_s1,                 \
-                           AT0(float, norm_w), gated, n_head, k / n_head, room, act, eps,      \
-                           norm_part);                                                         \
+                           AT0(float, norm_w), gated, n_head, k / n_head, act, eps, norm_part); \
             else                                                                               \
                 for (int j = item; j < room; j += ITEMS)                                       \
-                    to[j] = j < k ? load_as(x_type, AT1(uchar, x, i), j) : 0.0f;               \
+                    to[place(j)] = j < k ? load_as(x_type, AT1(uchar, x, i), j) : 0.0f;        \
         }                                                                                      \
         barrier(CLK_LOCAL_MEM_FENCE);                                                          \
         const long at0 = min(out, n - 1), at1 = min(out + apart, n - 1);                       \
@@ -132,7 +210,7 @@ inline void normed_row(__local float *to, const __global uchar *x, long x_head, 
             const float8 v1 = weight8(WT, weight1, scale + at1 * n_scale, scale_cols, i, WHOLE, \
                                       k - i);                                                  \
             UNROLL for (int r = 0; r < R; r++) {                                               \
-                const float8 u = vload8(0, rows + r * room + i);                               \
+                const float8 u = placed8(rows + r * room, i);                                  \
                 sum0[r] = fma8(u, v0, sum0[r]);                                                \
                 sum1[r] = fma8(u, v1, sum1[r]);                                                \
             }                                                                                  \

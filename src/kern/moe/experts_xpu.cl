@@ -35,7 +35,7 @@ enum { PAIRS = 16, MANY_GATES = MANY / 2, MANY_RL = PAIRS / MANY, MANY_OL = 256 
     __kernel __attribute__((reqd_work_group_size(LINE, RL *OL, 1)))                            \
     void name(TENSOR2(y), TENSOR1(x), TENSOR1(expert), TENSOR(index), WEIGHT, int n_pair,      \
               int n_expert, int top, int x_top, int y_top, int x_type, int y_type, FAULTS) {   \
-        __local float part[RL * OL][R][LINE + 1];                                              \
+        LINE_SUMS(part, RL * OL, R);                                                           \
         enum { N = (1 + GATED) * O };                                                          \
         const int lane = (int)get_local_id(0), line = (int)get_local_id(1);                    \
         const int n_out = n / (1 + GATED), out = ((int)get_group_id(0) * OL + line % OL) * (O);\

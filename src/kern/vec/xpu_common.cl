@@ -80,13 +80,18 @@ inline void store_as(int type, __global void *p, long i, float v) {
     }
 }
 
+/* Both.  Not (float8)(a, b): oclgrind 21.10 crashes on it when it looks for unwritten values. */
+inline float8 float4x2(float4 a, float4 b) {
+    return (float8)(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w);
+}
+
 /* Elements i .. i + 7.  whole: all are there and lie on 16 bytes (8 for TYPE_F8); else those from
  * `left` on are zeros. */
 inline float8 load8(int type, const __global uchar *p, long i, int whole, int left) {
     if (whole) {
         if (type == TYPE_F32) {
             const __global float4 *v = (const __global float4 *)((const __global float *)p + i);
-            return (float8)(v[0], v[1]);
+            return float4x2(v[0], v[1]);
         }
         if (type == TYPE_BF16) {
             const uint4 v = *(const __global uint4 *)((const __global ushort *)p + i);
