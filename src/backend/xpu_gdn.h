@@ -5,11 +5,11 @@
 #include "xpu.h"
 
 enum {
-    XPU_GDN_CHANNELS = 64, /* of a convolution's work-group                     */
-    XPU_GDN_CONV_TOKENS = 32, /* of an item of it: CONV_TOKENS in gdn_xpu.cl     */
-    XPU_GDN_ITEMS = 128,   /* of a delta rule's, at most: ITEMS in gdn_xpu.cl   */
-    XPU_GDN_STEP_ITEMS = 256, /* of core_step's: STEP_ITEMS                      */
-    XPU_GDN_ELEMS = 16,    /* of a state's row in one item: 4 QUADS in gdn_xpu.cl */
+    XPU_GDN_CHANNELS = 64,    /* of a convolution's work-group                        */
+    XPU_GDN_CONV_TOKENS = 32, /* of an item of it: CONV_TOKENS in gdn_xpu.cl          */
+    XPU_GDN_ITEMS = 128,      /* of a delta rule's, at most: ITEMS in gdn_xpu.cl      */
+    XPU_GDN_STEP_ITEMS = 256, /* of core_step's: STEP_ITEMS                           */
+    XPU_GDN_ELEMS = 16,       /* of a state's row in one item: 4 QUADS in gdn_xpu.cl  */
 };
 
 /* Work-groups of a convolution along its tokens: conv_first() in gdn_xpu.cl. */
