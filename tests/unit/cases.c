@@ -93,6 +93,23 @@ float *all_logits(gdn_model *m, const int32_t *ids, int32_t n, int32_t n_row, in
     return logits;
 }
 
+gdn_request_opts greedy(const int32_t *prompt, int32_t n, int32_t max_new) {
+    gdn_request_opts o;
+    gdn_request_opts_defaults(&o);
+    o.prompt = prompt;
+    o.n_prompt = n;
+    o.max_new = max_new;
+    o.sampling.temperature = 0;
+    return o;
+}
+
+gdn_request *submit_to(gdn_engine *e, gdn_request_opts o) {
+    gdn_err err;
+    gdn_request *r = NULL;
+    must(gdn_request_submit(e, &o, &r, &err), &err);
+    return r;
+}
+
 double max_error(const float *a, const float *b, size_t n) {
     double worst = 0;
     for (size_t i = 0; i < n; i++) {

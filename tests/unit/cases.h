@@ -34,6 +34,11 @@ int32_t *random_ids(int32_t n, int32_t vocab, uint64_t seed);
 float *all_logits(gdn_model *m, const int32_t *ids, int32_t n, int32_t n_row, int32_t n_call,
                   float **mtp);
 
+/* The likeliest tokens after a prompt, which stays the caller's. */
+gdn_request_opts greedy(const int32_t *prompt, int32_t n, int32_t max_new);
+/* A request that is taken. */
+gdn_request *submit_to(gdn_engine *e, gdn_request_opts o);
+
 /* Largest |a - b|; NaN counts as infinite. */
 double max_error(const float *a, const float *b, size_t n);
 

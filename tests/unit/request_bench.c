@@ -30,22 +30,7 @@ void close_bench(bench *b) {
     gdn_model_close(b->m);
 }
 
-gdn_request_opts greedy(const int32_t *prompt, int32_t n, int32_t max_new) {
-    gdn_request_opts o;
-    gdn_request_opts_defaults(&o);
-    o.prompt = prompt;
-    o.n_prompt = n;
-    o.max_new = max_new;
-    o.sampling.temperature = 0;
-    return o;
-}
-
-gdn_request *submit(bench *b, gdn_request_opts o) {
-    gdn_err err;
-    gdn_request *r = NULL;
-    must(gdn_request_submit(b->e, &o, &r, &err), &err);
-    return r;
-}
+gdn_request *submit(bench *b, gdn_request_opts o) { return submit_to(b->e, o); }
 
 static void step_until(bench *b, const gdn_request *r) {
     gdn_err err;

@@ -17,7 +17,6 @@ bench open_bench(const char *model, gdn_engine_opts o);
 /* Nothing is left but snapshots. */
 void close_bench(bench *b);
 
-gdn_request_opts greedy(const int32_t *prompt, int32_t n, int32_t max_new);
 gdn_request *submit(bench *b, gdn_request_opts o);
 /* Steps until nothing is to be done, each with a look at the engine. */
 void run_all(bench *b);

@@ -42,19 +42,6 @@ static void close_bench(bench *b) {
     patched_remove(&b->p);
 }
 
-static gdn_request *submit(bench *b, const int32_t *prompt, int32_t n, int32_t max_new) {
-    gdn_request_opts o;
-    gdn_request *r = NULL;
-    gdn_err err;
-    gdn_request_opts_defaults(&o);
-    o.prompt = prompt;
-    o.n_prompt = n;
-    o.max_new = max_new;
-    o.sampling.temperature = 0;
-    must(gdn_request_submit(b->e, &o, &r, &err), &err);
-    return r;
-}
-
 static void run(bench *b) {
     gdn_err err;
     while (gdn_engine_busy(b->e)) {
@@ -91,7 +78,7 @@ static void one_of_three(const char *model, int32_t n_draft) {
     for (int i = 0; i < 3; i++) {
         prompt[i] = random_ids(N, BAD, 5 + (uint64_t)i); /* never the bad one */
         if (i == 1) prompt[i][N - 1 - 5] = BAD;
-        r[i] = submit(&b, prompt[i], N, NEW);
+        r[i] = submit_to(b.e, greedy(prompt[i], N, NEW));
     }
     run(&b);
     failed(&b, r[1], "512 of 512 logits are NaN, the first is token 0's", N);
@@ -173,7 +160,7 @@ static void test_while_answering(void **state) {
     assert_true(at < NEW - 1);
     bench b = open_bench("dense-mtp", "model.embed_tokens.weight", (int64_t)answer[at] * D, D,
                          BF16_NAN, 0);
-    gdn_request *r = submit(&b, prompt, N, NEW);
+    gdn_request *r = submit_to(b.e, greedy(prompt, N, NEW));
     run(&b);
     gdn_request_result res;
     gdn_request_get_result(r, &res);
@@ -190,7 +177,7 @@ static void test_while_answering(void **state) {
 static void all_fail(const char *tensor, int64_t first, int64_t n, uint16_t bits, const char *what) {
     bench b = open_bench("dense-mtp", tensor, first, n, bits, 0);
     const int32_t prompt[] = {5, 6, 7};
-    gdn_request *r[2] = {submit(&b, prompt, 3, 4), submit(&b, prompt, 2, 4)};
+    gdn_request *r[2] = {submit_to(b.e, greedy(prompt, 3, 4)), submit_to(b.e, greedy(prompt, 2, 4))};
     run(&b);
     failed(&b, r[0], what, 3);
     failed(&b, r[1], what, 2);

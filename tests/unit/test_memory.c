@@ -271,12 +271,7 @@ static bool requests(gdn_engine *e, int32_t *const *ids, const gdn_tokenizer *to
     const int32_t save[2] = {70, 140};
     gdn_status st = GDN_OK;
     for (int i = 0; i < N && st == GDN_OK; i++) {
-        gdn_request_opts o;
-        gdn_request_opts_defaults(&o);
-        o.prompt = ids[i];
-        o.n_prompt = 150;
-        o.max_new = i == 0 ? 270 : 12; /* its list of tokens grows once */
-        o.sampling.temperature = 0;
+        gdn_request_opts o = greedy(ids[i], 150, i == 0 ? 270 : 12); /* a list of tokens grows once */
         o.save = save;
         o.n_save = 2;
         o.tokenizer = tok;

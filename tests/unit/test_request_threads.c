@@ -47,12 +47,8 @@ static void test_cancel(void **state) {
         pthread_t thread;
         for (int i = 0; i < N; i++) {
             p[i] = random_ids(PROMPT, VOCAB, (uint64_t)(i + round % 3));
-            gdn_request_opts_defaults(&o[i]);
-            o[i].prompt = p[i];
-            o[i].n_prompt = PROMPT;
-            o[i].max_new = COLD_NEW;
-            o[i].sampling.temperature = 0;
-            must(gdn_request_submit(e, &o[i], &who.r[i], &err), &err);
+            o[i] = greedy(p[i], PROMPT, COLD_NEW);
+            who.r[i] = submit_to(e, o[i]);
         }
         assert_int_equal(pthread_create(&thread, NULL, cancel_some, &who), 0);
         while (gdn_engine_busy(e)) {

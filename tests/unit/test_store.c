@@ -226,16 +226,9 @@ static void test_again(void **state) {
 
 static gdn_request_result answer(gdn_engine *e, const int32_t *ids, int32_t n, int32_t *out,
                                  int32_t max_new) {
-    gdn_request_opts o;
-    gdn_request *r = NULL;
+    gdn_request *r = submit_to(e, greedy(ids, n, max_new));
     gdn_request_result g;
     gdn_err err;
-    gdn_request_opts_defaults(&o);
-    o.prompt = ids;
-    o.n_prompt = n;
-    o.max_new = max_new;
-    o.sampling.temperature = 0;
-    must(gdn_request_submit(e, &o, &r, &err), &err);
     while (gdn_engine_busy(e)) must(gdn_engine_step(e, &err), &err);
     gdn_request_get_result(r, &g);
     assert_int_equal(g.finish, GDN_FINISH_LENGTH);

@@ -38,23 +38,6 @@ static gdn_engine *engine(gdn_model *m, int32_t n_seq, int32_t n_row, int32_t n_
     return e;
 }
 
-static gdn_request_opts greedy(const int32_t *prompt, int32_t n) {
-    gdn_request_opts o;
-    gdn_request_opts_defaults(&o);
-    o.prompt = prompt;
-    o.n_prompt = n;
-    o.max_new = NEW;
-    o.sampling.temperature = 0;
-    return o;
-}
-
-static gdn_request *submit(gdn_engine *e, gdn_request_opts o) {
-    gdn_request *r = NULL;
-    gdn_err err;
-    must(gdn_request_submit(e, &o, &r, &err), &err);
-    return r;
-}
-
 static void step(gdn_engine *e) {
     gdn_err err;
     must(gdn_engine_step(e, &err), &err);
@@ -90,8 +73,8 @@ static void together(const char *model, int32_t n_draft) {
     for (int i = 0; i < 3; i++) {
         prompt[i] = random_ids(N, VOCAB, 20 + (uint64_t)i);
         for (int32_t k = 40; k < N && n_draft > 0; k++) prompt[i][k] = prompt[i][k - 20];
-        o[i] = greedy(prompt[i], N - 10 * i);
-        r[i] = submit(e, o[i]);
+        o[i] = greedy(prompt[i], N - 10 * i, NEW);
+        r[i] = submit_to(e, o[i]);
     }
     while (gdn_engine_busy(e)) {
         if (n_draft > 0) always_draft(e);
@@ -101,7 +84,7 @@ static void together(const char *model, int32_t n_draft) {
     assert_true(s.steps > 2 * N / 32);
     assert_true(n_draft == 0 || s.drafted > 0);
     for (int i = 0; i < 3; i++) assert_int_equal(took(&c, r[i], o[i]).n_cached, 0);
-    for (int i = 0; i < 3; i++) r[i] = submit(e, o[i]);
+    for (int i = 0; i < 3; i++) r[i] = submit_to(e, o[i]);
     step(e);
     gdn_request_cancel(r[1]);
     run(e);
@@ -115,8 +98,8 @@ static void together(const char *model, int32_t n_draft) {
     memcpy(longer, prompt[0], N * sizeof *longer);
     memcpy(longer + N, cold_run(&c, prompt[0], N, &o[0].sampling, NULL, NEW), NEW * sizeof *longer);
     for (int32_t k = N + NEW; k < N + 20; k++) longer[k] = k;
-    const gdn_request_opts next = greedy(longer, N + 20);
-    r[0] = submit(e, next);
+    const gdn_request_opts next = greedy(longer, N + 20, NEW);
+    r[0] = submit_to(e, next);
     run(e);
     assert_true(took(&c, r[0], next).n_cached >= N);
     for (int i = 0; i < 3; i++) free(prompt[i]);
@@ -141,7 +124,7 @@ static void test_drafts(void **state) {
 
 /* With a tokenizer of n ids. */
 static gdn_request *submit_valid(gdn_engine *e, gdn_request_opts o, int32_t n) {
-    gdn_request *r = submit(e, o);
+    gdn_request *r = submit_to(e, o);
     gdn_err err;
     gdn_sampler_free(r->sampler);
     must(gdn_sampler_create(&o.sampling, VOCAB, n, &r->sampler, &err), &err);
@@ -174,7 +157,7 @@ static void mixed(int32_t n_draft) {
     assert_non_null(e->top);
     for (int i = 0; i < N_REQUEST; i++) {
         prompt[i] = random_ids(PROMPT, VOCAB, 40 + (uint64_t)i);
-        o[i] = greedy(prompt[i], PROMPT);
+        o[i] = greedy(prompt[i], PROMPT, NEW);
         o[i].sampling = kinds[i];
         o[i].sampling.seed = 7 + (uint64_t)i;
         r[i] = submit_valid(e, o[i], VALID);
@@ -217,7 +200,7 @@ static void test_nan(void **state) {
     gdn_request_result res;
     cold c;
     bad[12] = BAD;
-    gdn_request *r[2] = {submit(e, greedy(good, 20)), submit(e, greedy(bad, 20))};
+    gdn_request *r[2] = {submit_to(e, greedy(good, 20, NEW)), submit_to(e, greedy(bad, 20, NEW))};
     run(e);
     gdn_request_get_result(r[1], &res);
     assert_int_equal(res.finish, GDN_FINISH_ERROR);
@@ -226,7 +209,7 @@ static void test_nan(void **state) {
     assert_non_null(strstr(gdn_request_error(r[1]), "NaN, the first is token 0's after 20 tokens"));
     gdn_request_free(r[1]);
     cold_open(&c, m, 100, VOCAB);
-    took(&c, r[0], greedy(good, 20));
+    took(&c, r[0], greedy(good, 20, NEW));
     cold_close(&c);
     check_idle(e);
     gdn_engine_free(e);
@@ -242,12 +225,12 @@ static void test_nan_logit(void **state) {
     gdn_model *m = open_on(p.dir, "xpu", GDN_MATH_F32);
     gdn_engine *e = engine(m, 3, 64, 0);
     const int32_t prompt[] = {5, 6, 4};
-    gdn_request_opts o = greedy(prompt, 3);
+    gdn_request_opts o = greedy(prompt, 3, NEW);
     gdn_request *r[3];
     for (int i = 0; i < 3; i++) { /* greedy, the best of 20, of all */
         o.sampling.temperature = i > 0;
         o.sampling.top_k = i == 1 ? 20 : 0;
-        r[i] = submit(e, o);
+        r[i] = submit_to(e, o);
     }
     run(e);
     for (int i = 0; i < 3; i++) {

@@ -2,8 +2,7 @@
  *
  * An output is summed by a line of items: inputs go to them in stretches of 8, one stretch after the
  * other, and the items' sums are added in one order.  That is so in all kernels, so a row's bits do not
- * depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows
- * from k alone. */
+ * depend on the rows beside it.  How long a line is (VARIANT: 16, 32 or 64 items) follows from k alone. */
 
 #ifndef VARIANT
 #define VARIANT 16
