@@ -346,8 +346,9 @@ typedef enum { GDN_CONV_STATE_SD, GDN_CONV_STATE_DS } gdn_conv_state_layout;
 
 /* How the delta rule is computed.  RECURRENT is exact to f32 and has the invariance above.
  * CHUNKED takes plain sequences 32 tokens at a time, faster on long prompts: matrix products
- * between rows of a chunk, with operands rounded to bf16 when act is BF16, in f32 otherwise.  Its
- * results depend on where a sequence is cut into calls, but still on nothing else in a call.
+ * between rows of a chunk, with operands rounded to bf16 when act is BF16, in f32 otherwise (with
+ * AMX in 16 bits of it).  Its results depend on where a sequence is cut into calls, but still on
+ * nothing else in a call.
  * Against float64 (relative L2 of a tensor): recurrent f32 2e-6, bf16 core 1e-3 and states 5e-5;
  * chunked f32 1e-4, bf16 core 6e-3 and states 2e-3; f16 an eighth of bf16. */
 typedef enum { GDN_FORM_RECURRENT, GDN_FORM_CHUNKED } gdn_delta_form;

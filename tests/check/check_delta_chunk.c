@@ -11,12 +11,17 @@
 void check_delta_chunk(check *c);
 
 /* Normalised mean square error against double.  f32: sums of up to 256 terms, and 2000 tokens
- * of a repeated key without decay, stay within 2e-6.  bf16: the operands q, k and S are off by
- * 1.6e-3 each; what is written to the state is not, so the state is better. */
+ * of a repeated key without decay, stay within 2e-6, and within 3e-5 in two parts of bf16.  bf16: the
+ * operands q, k and S are off by 1.6e-3 each; what is written to the state is not, so the state is
+ * better. */
 typedef struct {
     double o, S;
 } tolerance;
-static const tolerance F32 = {4e-12, 4e-12}, BF16 = {16e-6, 4e-6};
+static tolerance tolerance_of(const check *c, bool bf16) {
+    if (bf16) return (tolerance){16e-6, 4e-6};
+    if (strncmp(c->isa, "amx", 3) == 0) return (tolerance){1e-9, 1e-9};
+    return (tolerance){4e-12, 4e-12};
+}
 
 typedef enum { PLAIN, SLOW, ONE_KEY, FOUR_KEYS, EDGES, FORGOTTEN } kind;
 static const char *const kind_name[] = {"plain",     "slow",  "one key",
@@ -192,7 +197,7 @@ static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t d
     gdn_delta_chunk_ref(&a);
     run(&j);
     /* The poisoned gaps are no numbers: compare them bit by bit, then leave them out. */
-    const tolerance tol = bf16 ? BF16 : F32;
+    const tolerance tol = tolerance_of(c, bf16);
     double err = 0, power = 0;
     for (int64_t t = what == FORGOTTEN ? 1 : 0; t < n_tok; t++)
         for (int64_t i = v0; i < v1; i++) {
@@ -285,7 +290,7 @@ static void shared_key(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t d
             j.a.same = i > 0;
             run(&j);
         }
-    const tolerance tol = bf16 ? BF16 : F32;
+    const tolerance tol = tolerance_of(c, bf16);
     for (int i = 0; i < 2; i++) {
         const gdn_delta_chunk_args r = head_args(&a, heads + i, 0, 0, n_tok);
         gdn_delta_chunk_ref(&r);

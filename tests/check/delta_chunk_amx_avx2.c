@@ -11,6 +11,10 @@
 #define GDN_AMX_MODEL
 #include "../../src/kern/vec/amx.h"
 
+INLINE vf vf_near(vf x) {
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(0x8000)));
+}
 INLINE vf vf_low(vf x) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16));
 }
@@ -28,6 +32,5 @@ INLINE vf vf_words(vf low, vf high) { return vf_pair(vf_round_bf16(low), vf_roun
 #include "../../src/kern/delta/delta_chunk_amx_body.h"
 
 void delta_chunk_amx_model(const gdn_delta_chunk_args *a) {
-    if (a->bf16) delta_chunk_amx_body(a);
-    else gdn_delta_chunk_avx2(a);
+    delta_chunk_amx_body(a);
 }

@@ -13,7 +13,9 @@
  * is its last token.  With bf16, k, q and S0 are rounded to it for their products with each other;
  * the gates, T, U and the state's update stay f32.  With raw as well, k and q are numbers that
  * bf16 has, so that rounding them loses nothing, and the update takes k and the decayed U in bf16,
- * that of the last tokens in two parts.  A variant may keep f32 in all of these.
+ * that of the last tokens in two parts.  A variant may keep f32 in all of these, and may have an f32
+ * as the sum of two bf16, which is 16 bits of it.  A number that is none shows in all tokens from
+ * its own on, and may show in those before it that share its chunk.
  *
  * Rows of S are independent: a row's result depends on nothing but that row and the tokens, not
  * on v0 and v1.  It does depend on where a call begins, because chunks are counted from there. */

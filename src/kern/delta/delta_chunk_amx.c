@@ -1,5 +1,4 @@
-/* delta_chunk_amx.c - chunked delta rule in AMX's tiles: bf16.  f32 in three parts is no faster there
- * than in vectors. */
+/* delta_chunk_amx.c - chunked delta rule in AMX's tiles. */
 #include "delta_chunk.h"
 
 #include <math.h>
@@ -21,6 +20,10 @@ INLINE vf vf_pair(vf low, vf high) {
     return _mm512_castsi512_ps(
         _mm512_mask_blend_epi16(0xaaaaaaaa, x, _mm512_castps_si512(high)));
 }
+INLINE vf vf_near(vf x) {
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)));
+}
 INLINE vf vf_low(vf x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16));
 }
@@ -33,6 +36,5 @@ INLINE vf vf_high(vf x) {
 #include "delta_chunk_amx_body.h"
 
 void gdn_delta_chunk_amx(const gdn_delta_chunk_args *a) {
-    if (a->bf16) delta_chunk_amx_body(a);
-    else gdn_delta_chunk_avx512(a);
+    delta_chunk_amx_body(a);
 }

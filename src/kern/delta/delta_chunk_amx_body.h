@@ -1,24 +1,27 @@
-/* delta_chunk_amx_body.h - the gated delta rule in chunks of 32 and bf16 in AMX's tiles; included by
+/* delta_chunk_amx_body.h - the gated delta rule in chunks of 32 in AMX's tiles; included by
  * delta_chunk_amx.c after a vec_<isa>.h, vec/amx.h and these names, where a word is two bf16 in four
  * bytes, the low one first:
  *
  *     vf_transpose   VF_N vectors in place
  *     vf_words       two vectors to words, rounded to the nearest
  *     vf_pair        the same, cut off
+ *     vf_near        a vector whose numbers, cut off to bf16, are its own rounded to the nearest
  *     vf_low         the low halves of words as f32
  *     vf_high        the high ones
  *
- * Lanes run over rows of S, that is over value channels, and the state is held turned in panels of
- * 32 of them, which stay in the first cache while a chunk passes:
+ * Once a head, T = A^-1 and P T are made in vectors.  Then lanes run over rows of S, that is over value
+ * channels, and the state is held turned in panels of 32 of them.  Of a panel
  *
- *     M = [K; Q] S                          tiles
- *     U = beta V - beta exp(G) M_K - A U    vectors, in f32
- *     O = exp(G) M_Q + P U                  vectors, in f32
- *     S = exp(G_last) S + K^T (exp(G_last - G) U)    tiles
+ *     M = [K; Q] S                           tiles
+ *     R = beta V - beta exp(G) M_K           vectors
+ *     X = [exp(G_last - G) T; P T] R         tiles
+ *     O = exp(G) M_Q + X_O                   vectors
+ *     S = exp(G_last) S + K^T X_W            K^T X_W tiles
  *
- * M takes k, q and S rounded, and the update exact keys and U in two parts, 16 bits of it; keys that
- * are not exact are in two parts as well.  Keys and queries that are still to be normalised go through
- * all this as they are, and their norms into the gates.
+ * f32 goes through the tiles as the sum of two bf16, which keeps 16 bits of it: a product is three.  So
+ * do T, P T, R, X_W and keys that are not exact; with bf16, M takes k, q and S rounded.
+ * Keys and queries that are still to be normalised go through all this as they are, and their norms
+ * into the gates.
  *
  * A word holds numbers 16 apart, of dk or of tokens, not neighbours: so words are made of whole
  * vectors lane by lane, and the halves of the words of K^T are those of K.
@@ -32,11 +35,20 @@
 enum {
     CHUNK = GDN_DELTA_CHUNK,
     CV = CHUNK / VF_N,
+    HALF = AMX_SIDE / VF_N,            /* vectors of a tile's row   */
     PANEL = AMX_PANEL / VF_N,
     ROW = AMX_SIDE * (int)sizeof(float), /* bytes from row to row of a tile */
+    LINE = AMX_PANEL * (int)sizeof(float), /* of M and X */
 };
 
 #include "delta_chunk_tile.h"
+
+/* What is in how many parts. */
+typedef struct {
+    int operands; /* k, q and S in M                       */
+    int keys;     /* k in the update                       */
+    bool exact;   /* k and q are bf16 already              */
+} parts;
 
 /* ---- tiles ---- */
 
@@ -60,9 +72,22 @@ INLINE void four_dots(void) {
     amx_dot(2, 5, 6);
     amx_dot(3, 5, 7);
 }
+INLINE void clear_tiles(void) {
+    amx_zero(0);
+    amx_zero(1);
+    amx_zero(2);
+    amx_zero(3);
+}
+/* To 2 x 2 tiles of rows of a panel's length. */
+INLINE void store_tiles(float *to) {
+    amx_store(0, to, LINE);
+    amx_store(1, to + AMX_SIDE, LINE);
+    amx_store(2, to + AMX_SIDE * AMX_PANEL, LINE);
+    amx_store(3, to + AMX_SIDE * AMX_PANEL + AMX_SIDE, LINE);
+}
 
-/* Tiles 0 .. 3 += a b, two by two.  The largest product comes last, and from one to the next only one
- * side is loaded where that is possible. */
+/* Tiles 0 .. 3 += a b, two by two, each in so many parts.  The largest product comes last, and from
+ * one to the next only one side is loaded where that is possible. */
 INLINE void add_products(operand a, int a_parts, operand b, int b_parts) {
     if (a_parts == 2) rows_of(a, 1), columns_of(b, 0), four_dots();
     rows_of(a, 0);
@@ -70,45 +95,87 @@ INLINE void add_products(operand a, int a_parts, operand b, int b_parts) {
     columns_of(b, 0), four_dots();
 }
 
-/* Two vectors to words, each part what the one before left. */
-INLINE void put_words(float *to, int64_t part, vf low, vf high, int parts) {
-    UNROLL
-    for (int i = 0; i < parts; i++, to += part) {
-        const vf x = vf_words(low, high);
-        vf_store(to, x);
-        low = vf_sub(low, vf_low(x));
-        high = vf_sub(high, vf_high(x));
+/* Two vectors to words: with two parts the second is what the first left.  A number that is none is
+ * in the last part whatever its bits. */
+INLINE void put_words(float *to, int64_t part, vf low, vf high, int n) {
+    if (n == 2) {
+        const vf x = vf_near(low), y = vf_near(high);
+        vf_store(to, vf_pair(x, y));
+        low = vf_sub(low, vf_high(x));
+        high = vf_sub(high, vf_high(y));
+        to += part;
     }
+    vf_store(to, vf_words(low, high));
 }
 
 /* ---- what depends on the tokens alone ---- */
 
-/* n of CHUNK rows from element `at` on to two rows of left's tiles; rows from n on are zero.  With root, scale becomes
- * what takes a row to the norm root; a row whose squares overflow is made small first, which leaves
- * its bits. */
-INLINE void put_rows(const amx_work *w, float *to, const float *x, const uint16_t *bf16, int64_t at,
-                     int64_t stride, int n, int dk, float root, float *scale, int parts) {
-    float row[GDN_DELTA_CHUNK_DK] = {0};
-    for (int i = 0; i < CHUNK; i++, at += stride) {
-        scale[i] = i < n;
-        if (i >= n) memset(row, 0, (size_t)dk * sizeof *row);
-        else if (bf16 == NULL) memcpy(row, x + at, (size_t)dk * sizeof *row);
-        else row_in(x, bf16, at, dk, row);
-        if (root != 0 && i < n) {
-            float squares = vf_sum_squares(row, dk) + 1e-6f;
-            if (!(squares < 1e30f)) {
-                for (int s = 0; s < dk; s++) row[s] *= 0x1p-80f;
-                squares = vf_sum_squares(row, dk);
-            }
-            scale[i] = root / sqrtf(squares);
+/* Rows of the chunk's keys or queries. */
+typedef struct {
+    const float *x;
+    const uint16_t *bf16; /* if not NULL, instead */
+    int64_t stride;
+    int n, dk;
+    float root;           /* the norm they are to have, or 0: they have it */
+} rows;
+
+INLINE vf row_get(const rows *x, int i, int s) {
+    const int64_t at = i * x->stride + s;
+    const int n = x->dk - s;
+    if (i >= x->n || n <= 0) return vf_zero();
+    if (x->bf16 == NULL) return vf_get(x->x + at, n < VF_N ? n : VF_N);
+    return n < VF_N ? vf_load_bf16_n(x->bf16 + at, n) : vf_load_bf16(x->bf16 + at);
+}
+/* The same when the row is there and fills whole tiles. */
+INLINE vf row_whole(const rows *x, int i, int s) {
+    const int64_t at = i * x->stride + s;
+    return x->bf16 == NULL ? vf_load(x->x + at) : vf_load_bf16(x->bf16 + at);
+}
+
+/* Row i to its line of left's tiles; the sums of its squares. */
+INLINE vf put_row(const amx_work *w, float *to, const rows *x, int i, bool whole, float factor,
+                  const parts *n) {
+    float *line = to + i / AMX_SIDE * w->depth * AMX_TILE + i % AMX_SIDE * AMX_SIDE;
+    const vf f = vf_set1(factor);
+    vf squares = vf_zero();
+    for (int k = 0; k < w->depth; k++, line += AMX_TILE)
+        for (int s = 0; s < AMX_SIDE; s += VF_N) {
+            const int at = k * 2 * AMX_SIDE + s;
+            vf low = whole ? row_whole(x, i, at) : row_get(x, i, at);
+            vf high = whole ? row_whole(x, i, at + AMX_SIDE) : row_get(x, i, at + AMX_SIDE);
+            if (factor != 1) low = vf_mul(f, low), high = vf_mul(f, high);
+            squares = vf_fma(high, high, vf_fma(low, low, squares));
+            if (n->exact) vf_store(line + s, vf_pair(low, high));
+            else put_words(line + s, 4 * w->depth * AMX_TILE, low, high,
+                           n->operands > n->keys ? n->operands : n->keys);
         }
-        float *line = to + i / AMX_SIDE * w->depth * AMX_TILE + i % AMX_SIDE * AMX_SIDE;
-        for (int k = 0; k < w->depth; k++)
-            for (int s = 0; s < AMX_SIDE; s += VF_N) {
-                const float *low = row + k * 2 * AMX_SIDE + s;
-                put_words(line + k * AMX_TILE + s, 4 * w->depth * AMX_TILE, vf_load(low),
-                          vf_load(low + AMX_SIDE), parts);
-            }
+    return squares;
+}
+
+/* Rows i .. i + VF_N, and the sums of their squares in the lanes of one vector. */
+INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, bool whole, const parts *n) {
+    vf t[VF_N];
+    for (int j = 0; j < VF_N; j++) t[j] = put_row(w, to, x, i + j, whole, 1, n);
+    vf_transpose(t);
+    for (int j = VF_N / 2; j > 0; j /= 2)
+        for (int l = 0; l < j; l++) t[l] = vf_add(t[l], t[l + j]);
+    return t[0];
+}
+
+/* All rows, and scale, which takes them to their norm; rows from x->n on are zero.  A row whose squares
+ * overflow is made small first, which leaves its bits. */
+INLINE void put_rows(const amx_work *w, float *to, const rows *x, float *scale, const parts *n) {
+    float squares[CHUNK], norm[CHUNK];
+    const bool whole = x->n == CHUNK && x->dk == w->depth * 2 * AMX_SIDE;
+    for (int i = 0; i < CHUNK; i += VF_N)
+        vf_store(squares + i, whole ? put_some_rows(w, to, x, i, true, n)
+                                    : put_some_rows(w, to, x, i, false, n));
+    for (int i = 0; i < CHUNK; i++) norm[i] = x->root / sqrtf(squares[i] + 1e-6f);
+    for (int i = 0; i < CHUNK; i++) {
+        if (x->root == 0) norm[i] = 1;
+        else if (!(squares[i] < 1e30f))
+            norm[i] = x->root / sqrtf(vf_hsum(put_row(w, to, x, i, false, 0x1p-80f, n)));
+        scale[i] = i < x->n ? norm[i] : 0;
     }
 }
 
@@ -125,9 +192,9 @@ INLINE void turn_words(const float *from, float *to) {
 }
 
 /* K^T, as a right side and, one number of each token after the other, as a left one. */
-PART void turn_keys(const amx_work *w, int parts) {
+PART void turn_keys(const amx_work *w, int n) {
     const int64_t depth = w->depth;
-    for (int i = 0; i < parts; i++)
+    for (int i = 0; i < n; i++)
         for (int k = 0; k < depth; k++) {
             const float *key = w->left + (i * 4 * depth + k) * AMX_TILE;
             float *right = w->right + (i * depth + k) * 2 * AMX_TILE;
@@ -168,19 +235,95 @@ PART void gates(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, in
                  vf_sub(vf_zero(), vf_mul(vf_mul(start, vf_load(w->beta + j * VF_N)), scale[j])));
         e[j] = vf_zero();
     }
-    for (int i = 0; i < CHUNK; i++) {
+    for (int i = 0; i < CHUNK; i++) { /* A's diagonal is not read */
         const float *kk = w->scores + i * CHUNK, *qk = kk + CHUNK * CHUNK;
         const vf alpha = vf_set1(decay[i]), query = vf_set1(w->query_scale[i]);
         const vf beta = vf_set1(-w->beta[i] * w->key_scale[i]);
         for (int j = 0; j < CV; j++) {
             const int64_t at = i * CHUNK + j * VF_N;
-            e[j] = vf_mul(e[j], alpha);
-            vf_store(w->A + at, vf_mul(vf_mul(vf_mul(e[j], scale[j]), beta), vf_load(kk + j * VF_N)));
-            e[j] = vf_add(e[j], vf_load(one_at + CHUNK - 1 - i + j * VF_N));
-            vf_store(w->P + at, vf_mul(vf_mul(vf_mul(e[j], scale[j]), query), vf_load(qk + j * VF_N)));
+            const vf one = vf_load(one_at + CHUNK - 1 - i + j * VF_N);
+            e[j] = vf_fma(e[j], alpha, vf_mul(one, scale[j]));
+            vf_store(w->A + at, vf_mul(vf_mul(e[j], beta), vf_load(kk + j * VF_N)));
+            vf_store(w->P + at, vf_mul(vf_mul(e[j], query), vf_load(qk + j * VF_N)));
         }
     }
-    for (int j = 0; j < CV; j++) vf_store(w->to_end + j * VF_N, vf_mul(e[j], scale[j]));
+    for (int j = 0; j < CV; j++) vf_store(w->to_end + j * VF_N, e[j]);
+}
+
+/* Rows of a tile of CV vectors as words of `solve`, each times a factor or as it is. */
+INLINE void put_solved(const amx_work *w, int m, int i, const float *factor, vf c[][CV]) {
+    float *to = w->solve + (m + i / AMX_SIDE) * AMX_TILE + i % AMX_SIDE * AMX_SIDE;
+    for (int r = 0; r < MOST_ROWS; r++, to += AMX_SIDE)
+        for (int j = 0; j < HALF; j++) {
+            vf low = c[r][j], high = c[r][j + HALF];
+            if (factor != NULL) {
+                const vf f = vf_set1(factor[i + r]);
+                low = vf_mul(f, low), high = vf_mul(f, high);
+            }
+            put_words(to + j * VF_N, 4 * AMX_TILE, low, high, AMX_PARTS);
+        }
+}
+
+/* MOST_ROWS rows of T from i on, whose columns end after cols vectors: T = I - A T. */
+INLINE void invert_rows(const amx_work *w, int i, int cols, vf c[][CV]) {
+    static const float one_at[2 * CHUNK] = {[CHUNK - 1] = 1};
+    const float *A = w->A + i * CHUNK;
+    UNROLL
+    for (int r = 0; r < MOST_ROWS; r++)
+        UNROLL
+        for (int j = 0; j < CV; j++)
+            c[r][j] = j < cols ? vf_load(one_at + CHUNK - 1 - i - r + j * VF_N) : vf_zero();
+    product(A, CHUNK, 1, w->T, CHUNK, i < AMX_SIDE ? i : AMX_SIDE, MOST_ROWS, HALF, c);
+    if (i > AMX_SIDE)
+        product(A + AMX_SIDE, CHUNK, 1, w->T + AMX_SIDE * CHUNK, CHUNK, i - AMX_SIDE, MOST_ROWS, cols,
+                c);
+    UNROLL
+    for (int r = 0; r < MOST_ROWS; r++) {
+        UNROLL
+        for (int x = 0; x < r; x++) {
+            const vf y = vf_set1(A[r * CHUNK + i + x]);
+            UNROLL
+            for (int j = 0; j < cols; j++) c[r][j] = vf_fma(y, c[x][j], c[r][j]);
+        }
+        UNROLL
+        for (int j = 0; j < CV; j++) vf_store(w->T + (i + r) * CHUNK + j * VF_N, c[r][j]);
+    }
+}
+
+/* The same rows of P T. */
+INLINE void asked_rows(const amx_work *w, int i, int cols, vf c[][CV]) {
+    const float *P = w->P + i * CHUNK, *T = w->T + i * CHUNK;
+    UNROLL
+    for (int r = 0; r < MOST_ROWS; r++)
+        UNROLL
+        for (int j = 0; j < CV; j++) c[r][j] = vf_zero();
+    product(P, CHUNK, 1, w->T, CHUNK, i < AMX_SIDE ? i : AMX_SIDE, MOST_ROWS, HALF, c);
+    if (i > AMX_SIDE)
+        product(P + AMX_SIDE, CHUNK, 1, w->T + AMX_SIDE * CHUNK, CHUNK, i - AMX_SIDE, MOST_ROWS, cols,
+                c);
+    UNROLL
+    for (int r = 0; r < MOST_ROWS; r++)
+        UNROLL
+        for (int x = 0; x <= r; x++) {
+            const vf y = vf_set1(P[r * CHUNK + i + x]);
+            UNROLL
+            for (int j = 0; j < cols; j++)
+                c[r][j] = vf_fma(y, vf_load(T + x * CHUNK + j * VF_N), c[r][j]);
+        }
+}
+
+/* Words of diag(to_end) T and of P T. */
+PART void invert(const amx_work *w) {
+    for (int i = 0; i < CHUNK; i += MOST_ROWS) {
+        tile c;
+        const bool half = i < AMX_SIDE;
+        if (half) invert_rows(w, i, HALF, c);
+        else invert_rows(w, i, CV, c);
+        put_solved(w, 0, i, w->to_end, c);
+        if (half) asked_rows(w, i, HALF, c);
+        else asked_rows(w, i, CV, c);
+        put_solved(w, 2, i, NULL, c);
+    }
 }
 
 /* ---- a panel of the state ---- */
@@ -193,6 +336,7 @@ typedef struct {
     int64_t v;    /* its first row of S                 */
     int64_t at;   /* the chunk's first token            */
     int n, rows;  /* tokens; rows of S                  */
+    bool whole;   /* both are all there can be          */
 } pass;
 
 /* The columns of a panel are rows of S. */
@@ -226,220 +370,226 @@ PART void turn_out(const pass *p) {
     }
 }
 
-/* Words of the state at depth k, and that part of the state decayed. */
-INLINE void state_words(const pass *p, int64_t k, int parts) {
-    const int64_t depth = p->w->depth;
-    const vf fade = vf_set1(p->w->from_start[CHUNK - 1]);
-    for (int n = 0; n < 2; n++) {
-        float *S = p->S + (n * depth + k) * 2 * AMX_TILE;
-        float *to = p->w->right + (k * 2 + n) * AMX_TILE;
-        for (int s = 0; s < AMX_TILE; s += VF_N) {
-            const vf low = vf_load(S + s), high = vf_load(S + AMX_TILE + s);
-            put_words(to + s, 2 * depth * AMX_TILE, low, high, parts);
-            vf_store(S + s, vf_mul(fade, low));
-            vf_store(S + AMX_TILE + s, vf_mul(fade, high));
-        }
-    }
-}
-
 /* Vector j of token i's values or outputs, as far as the chunk has tokens and the panel rows. */
 INLINE vf get_lanes(const pass *p, int i, int j) {
+    const int64_t at = (p->at + i) * p->a->v_stride + p->v + j * VF_N;
+    if (p->whole) return value_in(p->a, at, VF_N);
     const int left = p->rows - j * VF_N;
     if (i >= p->n || left <= 0) return vf_zero();
-    return value_in(p->a, (p->at + i) * p->a->v_stride + p->v + j * VF_N, left < VF_N ? left : VF_N);
+    return value_in(p->a, at, left < VF_N ? left : VF_N);
 }
 INLINE void put_lanes(const pass *p, int i, int j, vf y) {
+    const int64_t at = (p->at + i) * p->a->o_stride + p->v + j * VF_N;
+    if (p->whole) {
+        output_out(p->a, at, y, VF_N);
+        return;
+    }
     const int left = p->rows - j * VF_N;
-    if (left <= 0) return;
-    output_out(p->a, (p->at + i) * p->a->o_stride + p->v + j * VF_N, y, left < VF_N ? left : VF_N);
+    if (i >= p->n || left <= 0) return;
+    output_out(p->a, at, y, left < VF_N ? left : VF_N);
 }
 
-/* U of MOST_ROWS tokens from i on. */
-PART void corrections(const pass *p, int i) {
+/* ---- a panel's work in vectors, in steps between its products ---- */
+
+/* What of `all` is done in step i of n. */
+#define SHARE(x, all, i, n) \
+    for (int x = (all) * (i) / (n), end_ = (all) * ((i) + 1) / (n); x < end_; x++)
+
+/* Words of the state: tile i of right. */
+INLINE void state_words(const pass *p, int i, int n) {
+    const int64_t depth = p->w->depth;
+    const float *S = p->S + (i % 2 * depth + i / 2) * 2 * AMX_TILE;
+    float *to = p->w->right + i * AMX_TILE;
+    for (int s = 0; s < AMX_TILE; s += VF_N)
+        put_words(to + s, 2 * depth * AMX_TILE, vf_load(S + s), vf_load(S + AMX_TILE + s), n);
+}
+
+/* Vector j of a panel in row i of words. */
+INLINE float *word_at(float *words, int i, int j) {
+    return words + j / HALF * AMX_TILE + i * AMX_SIDE + j % HALF * VF_N;
+}
+
+/* Words of R, row i: of tokens i and i + 16. */
+INLINE void take_values(const pass *p, int i) {
     const amx_work *w = p->w;
-    const float *A = w->A + i * CHUNK, *M = w->M + i * AMX_PANEL;
-    float *U = w->U + i * AMX_PANEL;
-    tile c;
+    const float *M = w->M + i * AMX_PANEL;
+    const vf take0 = vf_set1(w->take[i]), take1 = vf_set1(w->take[i + AMX_SIDE]);
+    const vf beta0 = vf_set1(w->beta[i]), beta1 = vf_set1(w->beta[i + AMX_SIDE]);
     UNROLL
-    for (int r = 0; r < MOST_ROWS; r++) {
-        const vf take = vf_set1(w->take[i + r]), beta = vf_set1(w->beta[i + r]);
+    for (int j = 0; j < PANEL; j++, M += VF_N) {
+        const vf low = vf_fma(take0, vf_load(M), vf_mul(beta0, get_lanes(p, i, j)));
+        const vf high = vf_fma(take1, vf_load(M + AMX_SIDE * AMX_PANEL),
+                               vf_mul(beta1, get_lanes(p, i + AMX_SIDE, j)));
+        put_words(word_at(w->R, i, j), 2 * AMX_TILE, low, high, AMX_PARTS);
+    }
+}
+
+/* Words of X_W, row i. */
+INLINE void update_words(const pass *p, int i) {
+    const amx_work *w = p->w;
+    const float *X = w->M + i * AMX_PANEL;
+    UNROLL
+    for (int j = 0; j < PANEL; j++)
+        put_words(word_at(w->R, i, j), 2 * AMX_TILE, vf_load(X + j * VF_N),
+                  vf_load(X + AMX_SIDE * AMX_PANEL + j * VF_N), AMX_PARTS);
+}
+
+/* The outputs of tokens i and i + 16. */
+INLINE void outputs(const pass *p, int i) {
+    const amx_work *w = p->w;
+    if (i % 2 == 0) call_aside(p->a);
+    for (int end = i + AMX_SIDE; i <= end; i += AMX_SIDE) {
+        const float *M = w->M + (CHUNK + i) * AMX_PANEL, *O = w->O + i * AMX_PANEL;
+        const vf ask = vf_set1(w->ask[i]);
         UNROLL
         for (int j = 0; j < PANEL; j++)
-            c[r][j] = vf_fma(take, vf_load(M + r * AMX_PANEL + j * VF_N),
-                             vf_mul(beta, get_lanes(p, i + r, j)));
-    }
-    product(A, CHUNK, 1, w->U, AMX_PANEL, i, MOST_ROWS, PANEL, c);
-    UNROLL
-    for (int r = 0; r < MOST_ROWS; r++) {
-        UNROLL
-        for (int x = 0; x < r; x++) {
-            const vf y = vf_set1(A[r * CHUNK + i + x]);
-            UNROLL
-            for (int j = 0; j < PANEL; j++) c[r][j] = vf_fma(y, c[x][j], c[r][j]);
-        }
-        UNROLL
-        for (int j = 0; j < PANEL; j++) vf_store(U + r * AMX_PANEL + j * VF_N, c[r][j]);
+            put_lanes(p, i, j, vf_fma(ask, vf_load(M + j * VF_N), vf_load(O + j * VF_N)));
     }
 }
 
-PART void outputs(const pass *p, int i) {
-    const amx_work *w = p->w;
-    const float *P = w->P + i * CHUNK, *M = w->M + (CHUNK + i) * AMX_PANEL;
-    const float *U = w->U + i * AMX_PANEL;
-    tile c;
-    UNROLL
-    for (int r = 0; r < MOST_ROWS; r++) {
-        const vf ask = vf_set1(w->ask[i + r]);
-        UNROLL
-        for (int j = 0; j < PANEL; j++)
-            c[r][j] = vf_mul(ask, vf_load(M + r * AMX_PANEL + j * VF_N));
-    }
-    product(P, CHUNK, 1, w->U, AMX_PANEL, i, MOST_ROWS, PANEL, c);
-    UNROLL
-    for (int r = 0; r < MOST_ROWS; r++) {
-        UNROLL
-        for (int x = 0; x <= r; x++) {
-            const vf y = vf_set1(P[r * CHUNK + i + x]);
-            UNROLL
-            for (int j = 0; j < PANEL; j++)
-                c[r][j] = vf_fma(y, vf_load(U + x * AMX_PANEL + j * VF_N), c[r][j]);
-        }
-        if (i + r >= p->n) break;
-        UNROLL
-        for (int j = 0; j < PANEL; j++) put_lanes(p, i + r, j, c[r][j]);
+/* 16 rows of the turned state, decayed and with what they gain. */
+INLINE void add_gain(const pass *p, int i) {
+    const int64_t column = 2 * p->w->depth * AMX_TILE;
+    const vf fade = vf_set1(p->w->from_start[CHUNK - 1]);
+    const float *D = p->w->D + i % 2 * 2 * AMX_TILE;
+    float *S = p->S + i * AMX_TILE;
+    for (int s = 0; s < AMX_TILE; s += VF_N) {
+        vf_store(S + s, vf_fma(fade, vf_load(S + s), vf_load(D + s)));
+        vf_store(S + column + s, vf_fma(fade, vf_load(S + column + s), vf_load(D + AMX_TILE + s)));
     }
 }
 
-/* Words of U decayed to the chunk's end, of tokens i .. i + MOST_ROWS / 2 and those 16 later. */
-INLINE void update_words(const pass *p, int i, int parts) {
-    const amx_work *w = p->w;
-    for (const int end = i + MOST_ROWS / 2; i < end; i++) {
-        const vf low = vf_set1(w->to_end[i]), high = vf_set1(w->to_end[i + AMX_SIDE]);
-        UNROLL
-        for (int j = 0; j < PANEL; j++) {
-            const float *U = w->U + i * AMX_PANEL + j * VF_N;
-            float *to = w->W + j * VF_N / AMX_SIDE * AMX_TILE + i * AMX_SIDE + j * VF_N % AMX_SIDE;
-            put_words(to, 2 * AMX_TILE, vf_mul(low, vf_load(U)),
-                      vf_mul(high, vf_load(U + AMX_SIDE * AMX_PANEL)), parts);
-        }
-    }
-}
+/* ---- a panel's products, and the vectors of this or another panel meanwhile ---- */
 
-/* All that a panel's vectors do between its products, in shares of about the same length. */
-enum { BLOCKS = CHUNK / MOST_ROWS, SHARES = 3 * BLOCKS };
-INLINE void vector_work(const pass *p, int share, int update_parts) {
-    const int i = share % BLOCKS * MOST_ROWS;
-    if (share < 2 * BLOCKS) call_aside(p->a);
-    if (share >= 2 * BLOCKS) update_words(p, i / 2, update_parts);
-    else if (i >= p->n) memset(p->w->U + i * AMX_PANEL, 0, MOST_ROWS * AMX_PANEL * sizeof(float));
-    else if (share < BLOCKS) corrections(p, i);
-    else outputs(p, i);
-}
-
-/* [2 CHUNK][AMX_PANEL] = left right, and the vector work of another panel, or of none, meanwhile.
- * That may read the other panel's M in the same place: its corrections are made when the first half
- * is stored, and all of it when the second is. */
-INLINE void multiply(const amx_work *w, float *to, int parts, const pass *other, int other_parts) {
-    enum { LINE = AMX_PANEL * (int)sizeof(float) };
+/* [2 CHUNK][AMX_PANEL] = left right.  `before`, or none, is finished: its part of M goes when all of
+ * it is read. */
+INLINE void multiply(const amx_work *w, float *to, int n, const pass *before) {
     const int64_t depth = w->depth;
-    int step = 0, done = 0;
     for (int m = 0; m < 4; m += 2, to += CHUNK * AMX_PANEL) {
         operand a = {w->left + m * depth * AMX_TILE, depth * AMX_TILE, 4 * depth * AMX_TILE};
         operand b = {w->right, AMX_TILE, 2 * depth * AMX_TILE};
+        clear_tiles();
+        for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE) {
+            add_products(a, n, b, n);
+            if (before != NULL && m == 0) SHARE(i, AMX_SIDE, k, (int)depth) update_words(before, i);
+            else if (before != NULL) SHARE(i, AMX_SIDE, k, (int)depth) outputs(before, i);
+        }
+        store_tiles(to);
+    }
+}
+
+/* The state gains K^T X_W, and `next`, or none, takes its values. */
+INLINE void update(const pass *p, int keys, const pass *next) {
+    const amx_work *w = p->w;
+    const int tiles = 2 * w->depth;
+    const float *key = w->turned;
+    amx_load(4, w->R, ROW);
+    amx_load(5, w->R + AMX_TILE, ROW);
+    amx_load(6, w->R + 2 * AMX_TILE, ROW);
+    amx_load(7, w->R + 3 * AMX_TILE, ROW);
+    for (int i = 0; i < tiles; i++, key += AMX_TILE) {
+        float *D = w->D + i % 2 * 2 * AMX_TILE;
         amx_zero(0);
         amx_zero(1);
-        amx_zero(2);
-        amx_zero(3);
-        for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE) {
-            add_products(a, parts, b, parts);
-            step++;
-            for (; other != NULL && done * 2 * depth < step * SHARES; done++)
-                vector_work(other, done, other_parts);
+        if (keys == 2) {
+            amx_load(3, key + tiles * AMX_TILE, ROW);
+            amx_dot(0, 3, 4);
+            amx_dot(1, 3, 5);
         }
-        amx_store(0, to, LINE);
-        amx_store(1, to + AMX_SIDE, LINE);
-        amx_store(2, to + AMX_SIDE * AMX_PANEL, LINE);
-        amx_store(3, to + AMX_SIDE * AMX_PANEL + AMX_SIDE, LINE);
+        amx_load(2, key, ROW);
+        amx_dot(0, 2, 6);
+        amx_dot(1, 2, 7);
+        amx_dot(0, 2, 4);
+        amx_dot(1, 2, 5);
+        if (next != NULL) SHARE(j, AMX_SIDE, i, tiles) take_values(next, j);
+        if (i > 0) add_gain(p, i - 1);
+        amx_store(0, D, ROW);
+        amx_store(1, D + AMX_TILE, ROW);
+    }
+    add_gain(p, tiles - 1);
+}
+
+/* X = solve R, and the words of `next`, or none. */
+INLINE void solve(const amx_work *w, const pass *next, int n) {
+    const int64_t depth = w->depth;
+    const operand R = {w->R, AMX_TILE, 2 * AMX_TILE};
+    operand a = {w->solve, AMX_TILE, 4 * AMX_TILE};
+    for (int m = 0; m < 2; m++, a.at += 2 * AMX_TILE) {
+        clear_tiles();
+        add_products(a, AMX_PARTS, R, AMX_PARTS);
+        if (next != NULL) SHARE(i, 2 * (int)depth, m, 2) state_words(next, i, n);
+        store_tiles(m == 0 ? w->M : w->O);
     }
 }
 
-/* S += K^T W, S decayed already, and the words of the next panel, or of none, meanwhile. */
-INLINE void update(const pass *p, int key_parts, int parts, const pass *next, int next_parts) {
-    const amx_work *w = p->w;
-    const int64_t tiles = 2 * w->depth;
-    operand key = {w->turned, AMX_TILE, tiles * AMX_TILE};
-    const operand W = {w->W, AMX_TILE, 2 * AMX_TILE};
-    float *S = p->S, *beside = S + tiles * AMX_TILE;
-    for (int k = 0; k < w->depth; k++, key.at += 2 * AMX_TILE) {
-        amx_load(0, S, ROW);
-        amx_load(1, beside, ROW);
-        amx_load(2, S + AMX_TILE, ROW);
-        amx_load(3, beside + AMX_TILE, ROW);
-        add_products(key, key_parts, W, parts);
-        if (next != NULL) state_words(next, k, next_parts);
-        amx_store(0, S, ROW);
-        amx_store(1, beside, ROW);
-        amx_store(2, S + AMX_TILE, ROW);
-        amx_store(3, beside + AMX_TILE, ROW);
-        S += 2 * AMX_TILE, beside += 2 * AMX_TILE;
-    }
-}
-
-/* Panel v of the rows, which may lie before or past all of them. */
-INLINE bool panel_at(pass *p, int v) {
-    const int all = p->a->v1 - p->a->v0;
-    if (v < 0 || v >= all) return false;
-    p->S = p->a->held + v / AMX_PANEL * amx_panel_words(p->a->dk);
+/* Panel i of the rows, which may be none. */
+INLINE bool panel_at(pass *p, int i) {
+    const int all = p->a->v1 - p->a->v0, v = i * AMX_PANEL;
+    if (i < 0 || v >= all) return false;
+    p->S = p->a->held + i * amx_panel_words(p->a->dk);
     p->v = p->a->v0 + v;
     p->rows = all - v < AMX_PANEL ? all - v : AMX_PANEL;
+    p->whole = p->rows == AMX_PANEL && p->n == CHUNK;
     return true;
 }
 
-/* All panels.  Tiles and vectors do not wait for each other: while the tiles multiply a panel the
- * vectors work on the one before, and while they update that one, on the words of the one after. */
-INLINE void panels(const pass *chunk, bool first, bool last, int parts, int key_parts,
-                   int update_parts) {
+/* All panels.  Tiles and vectors do not wait for each other: between the products of a panel the
+ * vectors work on its neighbours. */
+INLINE void panels(const pass *chunk, bool first, bool last, const parts *n) {
     const amx_work *w = chunk->w;
-    const int all = chunk->a->v1 - chunk->a->v0;
-    for (int v = -AMX_PANEL; v < all + AMX_PANEL; v += AMX_PANEL) {
-        pass before = *chunk, this = *chunk, after = *chunk;
-        const bool has_before = panel_at(&before, v - AMX_PANEL);
-        const bool has_after = panel_at(&after, v + AMX_PANEL);
-        const pass *const next = has_after ? &after : NULL;
-        if (panel_at(&this, v))
-            multiply(w, w->M, parts, has_before ? &before : NULL, update_parts);
-        else if (has_before)
-            for (int i = 0; i < SHARES; i++) vector_work(&before, i, update_parts);
+    pass before = *chunk, this = *chunk, after = *chunk;
+    bool has_before = false, has_this = panel_at(&this, 0);
+    if (!has_this) return;
+    if (first) turn_in(&this);
+    for (int i = 0; i < 2 * w->depth; i++) state_words(&this, i, n->operands);
+    for (int i = 0; has_this || has_before; i++) {
+        const bool has_after = panel_at(&after, i + 1);
+        if (has_this) multiply(w, w->M, n->operands, has_before ? &before : NULL);
+        else
+            for (int j = 0; j < AMX_SIDE; j++) update_words(&before, j), outputs(&before, j);
+        if (has_before) update(&before, n->keys, has_this ? &this : NULL);
+        else
+            for (int j = 0; j < AMX_SIDE; j++) take_values(&this, j);
         if (has_after && first) turn_in(&after);
-        if (has_before) update(&before, key_parts, update_parts, next, parts);
-        else if (has_after)
-            for (int k = 0; k < w->depth; k++) state_words(next, k, parts);
+        if (has_this) solve(w, has_after ? &after : NULL, n->operands);
         if (has_before && last) turn_out(&before);
+        before = this, has_before = has_this;
+        this = after, has_this = has_after;
     }
 }
 
 /* ---- a chunk ---- */
 
-INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n, int parts,
-                       int key_parts) {
-    const float one = a->raw ? 1 : 0, root = a->raw ? 1 / sqrtf((float)a->dk) : 0;
-    put_rows(w, w->left, a->k, a->k_bf16, t0 * a->k_stride, a->k_stride, n, a->dk, one, w->key_scale,
-             key_parts);
-    put_rows(w, w->left + 2 * w->depth * AMX_TILE, a->q, a->q_bf16, t0 * a->q_stride, a->q_stride, n,
-             a->dk, root, w->query_scale, parts);
-    turn_keys(w, key_parts);
-    multiply(w, w->scores, parts, NULL, 0);
+INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int len,
+                       const parts *n) {
+    rows k = {.x = a->k, .stride = a->k_stride, .n = len, .dk = a->dk, .root = a->raw ? 1 : 0};
+    rows q = {.x = a->q, .stride = a->q_stride, .n = len, .dk = a->dk};
+    if (a->raw) q.root = 1 / sqrtf((float)a->dk);
+    if (a->k_bf16 != NULL) k.bf16 = a->k_bf16 + t0 * a->k_stride;
+    else k.x += t0 * a->k_stride;
+    if (a->q_bf16 != NULL) q.bf16 = a->q_bf16 + t0 * a->q_stride;
+    else q.x += t0 * a->q_stride;
+    put_rows(w, w->left, &k, w->key_scale, n);
+    put_rows(w, w->left + 2 * w->depth * AMX_TILE, &q, w->query_scale, n);
+    turn_keys(w, n->keys);
+    multiply(w, w->scores, n->operands, NULL);
 }
 
-/* Keys that are rounded, and exact ones. */
+/* Exact keys and queries, those that are rounded, and f32. */
+static const parts EXACT = {1, 1, true}, ROUNDED = {1, 2, false}, F32 = {2, 2, false};
+
+PART void rows_exact(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
+    chunk_rows(a, w, t0, n, &EXACT);
+}
 PART void rows_rounded(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
-    chunk_rows(a, w, t0, n, 1, 2);
+    chunk_rows(a, w, t0, n, &ROUNDED);
 }
-PART void rows_raw(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
-    chunk_rows(a, w, t0, n, 1, 1);
+PART void rows_f32(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
+    chunk_rows(a, w, t0, n, &F32);
 }
-PART void panels_rounded(const pass *p, bool first, bool last) { panels(p, first, last, 1, 2, 2); }
-PART void panels_raw(const pass *p, bool first, bool last) { panels(p, first, last, 1, 1, 2); }
+PART void panels_exact(const pass *p, bool first, bool last) { panels(p, first, last, &EXACT); }
+PART void panels_rounded(const pass *p, bool first, bool last) { panels(p, first, last, &ROUNDED); }
+PART void panels_f32(const pass *p, bool first, bool last) { panels(p, first, last, &F32); }
 
 INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
     static const uint8_t whole[8] = {16, 16, 16, 16, 16, 16, 16, 16};
@@ -451,11 +601,14 @@ INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
         const bool first = a->first && t == 0, last = a->last && t + n == a->n_tok;
         const pass chunk = {.a = a, .w = &w, .at = t, .n = n};
         if (!a->same) {
-            if (a->raw) rows_raw(a, &w, t, n);
+            if (!a->bf16) rows_f32(a, &w, t, n);
+            else if (a->raw) rows_exact(a, &w, t, n);
             else rows_rounded(a, &w, t, n);
         }
         gates(a, &w, t, n);
-        if (a->raw) panels_raw(&chunk, first, last);
+        invert(&w);
+        if (!a->bf16) panels_f32(&chunk, first, last);
+        else if (a->raw) panels_exact(&chunk, first, last);
         else panels_rounded(&chunk, first, last);
     }
     amx_end();

@@ -26,16 +26,19 @@ typedef struct {
     float *key_scale, *query_scale; /* [N]        what is left to multiply k and q by    */
     /* of a head's gates: */
     float *A, *P;      /* [N][N]                  -A_ij, j < i; P_ij, j <= i             */
+    float *T;          /* [N][N]                  A^-1                                   */
     float *beta;       /* [N]                                                            */
     float *from_start; /* [N]                     exp(G_i)                               */
     float *take;       /* [N]                     -beta_i exp(G_i), times k's scale      */
     float *ask;        /* [N]                     exp(G_i), times q's scale              */
     float *to_end;     /* [N]                     exp(G_last - G_i), times k's scale     */
+    float *solve;      /* [parts][4] tiles        rows of diag(to_end) T, then of P T    */
     /* and of a panel: */
     float *right;   /* [parts][depth][2] tiles    words of the state; before, of K^T     */
     float *M;       /* [2 N][AMX_PANEL]           K S^T, then Q S^T                      */
-    float *U;       /* [N][AMX_PANEL]                                                    */
-    float *W;       /* [parts][2] tiles           words of U decayed to the chunk's end  */
+    float *R;       /* [parts][2] tiles           words of what T multiplies             */
+    float *O;       /* [N][AMX_PANEL]             P U                                    */
+    float *D;       /* [2][2] tiles               what rows of the state gain            */
     int32_t depth;
 } amx_work;
 
@@ -59,15 +62,18 @@ static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
         {&w->query_scale, N},
         {&w->A, N * N},
         {&w->P, N * N},
+        {&w->T, N * N},
         {&w->beta, N},
         {&w->from_start, N},
         {&w->take, N},
         {&w->ask, N},
         {&w->to_end, N},
+        {&w->solve, AMX_PARTS * 4 * AMX_TILE},
         {&w->right, 2 * tiles},
         {&w->M, 2 * N * AMX_PANEL},
-        {&w->U, N * AMX_PANEL},
-        {&w->W, AMX_PARTS * 2 * AMX_TILE},
+        {&w->R, AMX_PARTS * 2 * AMX_TILE},
+        {&w->O, N * AMX_PANEL},
+        {&w->D, 4 * AMX_TILE},
     };
     int64_t n = 0;
     for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {
