@@ -337,6 +337,8 @@ typedef struct {
     int64_t at;   /* the chunk's first token            */
     int n, rows;  /* tokens; rows of S                  */
     bool whole;   /* both are all there can be          */
+    const float *v32;    /* values, or the same in bf16 */
+    const uint16_t *v16;
 } pass;
 
 /* The columns of a panel are rows of S. */
@@ -372,28 +374,20 @@ PART void turn_out(const pass *p) {
 
 /* Vector j of token i's values or outputs, as far as the chunk has tokens and the panel rows. */
 INLINE vf get_lanes(const pass *p, int i, int j) {
-    const int64_t at = (p->at + i) * p->a->v_stride + p->v + j * VF_N;
-    if (p->whole) return value_in(p->a, at, VF_N);
     const int left = p->rows - j * VF_N;
     if (i >= p->n || left <= 0) return vf_zero();
-    return value_in(p->a, at, left < VF_N ? left : VF_N);
+    return value_in(p->a, (p->at + i) * p->a->v_stride + p->v + j * VF_N, left < VF_N ? left : VF_N);
 }
 INLINE void put_lanes(const pass *p, int i, int j, vf y) {
-    const int64_t at = (p->at + i) * p->a->o_stride + p->v + j * VF_N;
-    if (p->whole) {
-        output_out(p->a, at, y, VF_N);
-        return;
-    }
     const int left = p->rows - j * VF_N;
     if (i >= p->n || left <= 0) return;
-    output_out(p->a, at, y, left < VF_N ? left : VF_N);
+    output_out(p->a, (p->at + i) * p->a->o_stride + p->v + j * VF_N, y, left < VF_N ? left : VF_N);
 }
 
 /* ---- a panel's work in vectors, in steps between its products ---- */
 
-/* What of `all` is done in step i of n. */
-#define SHARE(x, all, i, n) \
-    for (int x = (all) * (i) / (n), end_ = (all) * ((i) + 1) / (n); x < end_; x++)
+/* What of `all` is done before step i of n. */
+INLINE int share(int all, int i, int n) { return all * i / n; }
 
 /* Words of the state: tile i of right. */
 INLINE void state_words(const pass *p, int i, int n) {
@@ -409,41 +403,88 @@ INLINE float *word_at(float *words, int i, int j) {
     return words + j / HALF * AMX_TILE + i * AMX_SIDE + j % HALF * VF_N;
 }
 
-/* Words of R, row i: of tokens i and i + 16. */
-INLINE void take_values(const pass *p, int i) {
+enum { LOWER = AMX_SIDE * AMX_PANEL }; /* from a token's row to that of 16 later */
+
+typedef enum { IN_F32, IN_BF16, IN_PART } source;
+
+/* Words of R, rows i to end: of tokens i and i + 16. */
+INLINE void take_rows(const pass *p, int i, int end, source from) {
     const amx_work *w = p->w;
-    const float *M = w->M + i * AMX_PANEL;
-    const vf take0 = vf_set1(w->take[i]), take1 = vf_set1(w->take[i + AMX_SIDE]);
-    const vf beta0 = vf_set1(w->beta[i]), beta1 = vf_set1(w->beta[i + AMX_SIDE]);
-    UNROLL
-    for (int j = 0; j < PANEL; j++, M += VF_N) {
-        const vf low = vf_fma(take0, vf_load(M), vf_mul(beta0, get_lanes(p, i, j)));
-        const vf high = vf_fma(take1, vf_load(M + AMX_SIDE * AMX_PANEL),
-                               vf_mul(beta1, get_lanes(p, i + AMX_SIDE, j)));
-        put_words(word_at(w->R, i, j), 2 * AMX_TILE, low, high, AMX_PARTS);
+    const float *take = w->take, *beta = w->beta, *M = w->M + i * AMX_PANEL;
+    const int64_t stride = p->a->v_stride;
+    float *R = w->R;
+    for (; i < end; i++) {
+        const vf take0 = vf_set1(take[i]), take1 = vf_set1(take[i + AMX_SIDE]);
+        const vf beta0 = vf_set1(beta[i]), beta1 = vf_set1(beta[i + AMX_SIDE]);
+        UNROLL
+        for (int j = 0; j < PANEL; j++, M += VF_N) {
+            const int64_t at = i * stride + j * VF_N, at1 = at + AMX_SIDE * stride;
+            vf low, high;
+            if (from == IN_F32) low = vf_load(p->v32 + at), high = vf_load(p->v32 + at1);
+            else if (from == IN_BF16)
+                low = vf_load_bf16(p->v16 + at), high = vf_load_bf16(p->v16 + at1);
+            else low = get_lanes(p, i, j), high = get_lanes(p, i + AMX_SIDE, j);
+            low = vf_fma(take0, vf_load(M), vf_mul(beta0, low));
+            high = vf_fma(take1, vf_load(M + LOWER), vf_mul(beta1, high));
+            put_words(word_at(R, i, j), 2 * AMX_TILE, low, high, AMX_PARTS);
+        }
     }
 }
-
-/* Words of X_W, row i. */
-INLINE void update_words(const pass *p, int i) {
-    const amx_work *w = p->w;
-    const float *X = w->M + i * AMX_PANEL;
-    UNROLL
-    for (int j = 0; j < PANEL; j++)
-        put_words(word_at(w->R, i, j), 2 * AMX_TILE, vf_load(X + j * VF_N),
-                  vf_load(X + AMX_SIDE * AMX_PANEL + j * VF_N), AMX_PARTS);
+INLINE void take_values(const pass *p, int i, int end) {
+    if (!p->whole) take_rows(p, i, end, IN_PART);
+    else if (p->v16 != NULL) take_rows(p, i, end, IN_BF16);
+    else take_rows(p, i, end, IN_F32);
 }
 
-/* The outputs of tokens i and i + 16. */
-INLINE void outputs(const pass *p, int i) {
-    const amx_work *w = p->w;
-    if (i % 2 == 0) call_aside(p->a);
-    for (int end = i + AMX_SIDE; i <= end; i += AMX_SIDE) {
-        const float *M = w->M + (CHUNK + i) * AMX_PANEL, *O = w->O + i * AMX_PANEL;
-        const vf ask = vf_set1(w->ask[i]);
+/* Words of X_W, rows i to end. */
+INLINE void update_words(const pass *p, int i, int end) {
+    float *R = p->w->R;
+    const float *X = p->w->M + i * AMX_PANEL;
+    for (; i < end; i++)
         UNROLL
-        for (int j = 0; j < PANEL; j++)
-            put_lanes(p, i, j, vf_fma(ask, vf_load(M + j * VF_N), vf_load(O + j * VF_N)));
+        for (int j = 0; j < PANEL; j++, X += VF_N)
+            put_words(word_at(R, i, j), 2 * AMX_TILE, vf_load(X), vf_load(X + LOWER), AMX_PARTS);
+}
+
+/* The outputs of tokens i to end. */
+typedef enum { OUT_F32, OUT_BF16, PAST_F32, PAST_BF16, OUT_PART } target;
+INLINE void output_rows(const pass *p, int i, int end, target to) {
+    const amx_work *w = p->w;
+    const float *M = w->M + (CHUNK + i) * AMX_PANEL, *O = w->O + i * AMX_PANEL, *ask = w->ask;
+    const int64_t stride = p->a->o_stride, first = p->at * stride + p->v;
+    float *o32 = p->a->o + first;
+    uint16_t *o16 = p->a->o_bf16 + first;
+    for (; i < end; i++) {
+        const vf f = vf_set1(ask[i]);
+        UNROLL
+        for (int j = 0; j < PANEL; j++, M += VF_N, O += VF_N) {
+            const vf y = vf_fma(f, vf_load(M), vf_load(O));
+            const int64_t at = i * stride + j * VF_N;
+            if (to == OUT_F32) vf_store(o32 + at, y);
+            else if (to == OUT_BF16) vf_store_bf16(o16 + at, y);
+            else if (to == PAST_F32) vf_stream(o32 + at, y);
+            else if (to == PAST_BF16) vf_stream_bf16(o16 + at, y);
+            else put_lanes(p, i, j, y);
+        }
+    }
+}
+INLINE void outputs(const pass *p, int i, int end) {
+    const gdn_delta_chunk_args *a = p->a;
+    if (!p->whole) output_rows(p, i, end, OUT_PART);
+    else if (a->o_bf16 != NULL) output_rows(p, i, end, a->past ? PAST_BF16 : OUT_BF16);
+    else output_rows(p, i, end, a->past ? PAST_F32 : OUT_F32);
+}
+
+/* All of that for a panel which has none behind it. */
+INLINE void finish(const pass *p) {
+    enum { STEPS = GDN_DELTA_CHUNK_ASIDE / 2 };
+    for (int i = 0; i < STEPS; i++) {
+        call_aside(p->a);
+        update_words(p, share(AMX_SIDE, i, STEPS), share(AMX_SIDE, i + 1, STEPS));
+    }
+    for (int i = 0; i < STEPS; i++) {
+        call_aside(p->a);
+        outputs(p, share(CHUNK, i, STEPS), share(CHUNK, i + 1, STEPS));
     }
 }
 
@@ -464,15 +505,19 @@ INLINE void add_gain(const pass *p, int i) {
 /* [2 CHUNK][AMX_PANEL] = left right.  `before`, or none, is finished: its part of M goes when all of
  * it is read. */
 INLINE void multiply(const amx_work *w, float *to, int n, const pass *before) {
-    const int64_t depth = w->depth;
+    const int depth = w->depth;
     for (int m = 0; m < 4; m += 2, to += CHUNK * AMX_PANEL) {
         operand a = {w->left + m * depth * AMX_TILE, depth * AMX_TILE, 4 * depth * AMX_TILE};
         operand b = {w->right, AMX_TILE, 2 * depth * AMX_TILE};
         clear_tiles();
         for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE) {
             add_products(a, n, b, n);
-            if (before != NULL && m == 0) SHARE(i, AMX_SIDE, k, (int)depth) update_words(before, i);
-            else if (before != NULL) SHARE(i, AMX_SIDE, k, (int)depth) outputs(before, i);
+            if (before == NULL) continue;
+            call_aside(before->a);
+            const int n_row = m == 0 ? AMX_SIDE : CHUNK;
+            const int i = share(n_row, k, depth), end = share(n_row, k + 1, depth);
+            if (m == 0) update_words(before, i, end);
+            else outputs(before, i, end);
         }
         store_tiles(to);
     }
@@ -501,7 +546,8 @@ INLINE void update(const pass *p, int keys, const pass *next) {
         amx_dot(1, 2, 7);
         amx_dot(0, 2, 4);
         amx_dot(1, 2, 5);
-        if (next != NULL) SHARE(j, AMX_SIDE, i, tiles) take_values(next, j);
+        if (next != NULL)
+            take_values(next, share(AMX_SIDE, i, tiles), share(AMX_SIDE, i + 1, tiles));
         if (i > 0) add_gain(p, i - 1);
         amx_store(0, D, ROW);
         amx_store(1, D + AMX_TILE, ROW);
@@ -511,13 +557,13 @@ INLINE void update(const pass *p, int keys, const pass *next) {
 
 /* X = solve R, and the words of `next`, or none. */
 INLINE void solve(const amx_work *w, const pass *next, int n) {
-    const int64_t depth = w->depth;
+    const int depth = w->depth;
     const operand R = {w->R, AMX_TILE, 2 * AMX_TILE};
     operand a = {w->solve, AMX_TILE, 4 * AMX_TILE};
     for (int m = 0; m < 2; m++, a.at += 2 * AMX_TILE) {
         clear_tiles();
         add_products(a, AMX_PARTS, R, AMX_PARTS);
-        if (next != NULL) SHARE(i, 2 * (int)depth, m, 2) state_words(next, i, n);
+        for (int i = 0; next != NULL && i < depth; i++) state_words(next, m * depth + i, n);
         store_tiles(m == 0 ? w->M : w->O);
     }
 }
@@ -530,6 +576,9 @@ INLINE bool panel_at(pass *p, int i) {
     p->v = p->a->v0 + v;
     p->rows = all - v < AMX_PANEL ? all - v : AMX_PANEL;
     p->whole = p->rows == AMX_PANEL && p->n == CHUNK;
+    const int64_t at = p->at * p->a->v_stride + p->v;
+    p->v16 = p->a->v_bf16 != NULL ? p->a->v_bf16 + at : NULL;
+    p->v32 = p->a->v + at;
     return true;
 }
 
@@ -545,11 +594,9 @@ INLINE void panels(const pass *chunk, bool first, bool last, const parts *n) {
     for (int i = 0; has_this || has_before; i++) {
         const bool has_after = panel_at(&after, i + 1);
         if (has_this) multiply(w, w->M, n->operands, has_before ? &before : NULL);
-        else
-            for (int j = 0; j < AMX_SIDE; j++) update_words(&before, j), outputs(&before, j);
+        else finish(&before);
         if (has_before) update(&before, n->keys, has_this ? &this : NULL);
-        else
-            for (int j = 0; j < AMX_SIDE; j++) take_values(&this, j);
+        else take_values(&this, 0, AMX_SIDE);
         if (has_after && first) turn_in(&after);
         if (has_this) solve(w, has_after ? &after : NULL, n->operands);
         if (has_before && last) turn_out(&before);
