@@ -132,29 +132,44 @@ static void check_cuts(check *c, const job *whole, const float *S_before, float 
     }
 }
 
-/* A NaN shows in all results from its token on.  One in a value stays in its row. */
+/* Whether row's outputs from token t on, and its state, are no numbers. */
+static bool none_from(const gdn_delta_chunk_args *a, int64_t t, int64_t row, const float *S,
+                      const float *o) {
+    bool none = true;
+    for (; t < a->n_tok; t++) none &= isnan(o[t * a->o_stride + row]) != 0;
+    for (int i = 0; i < a->dk; i++) none &= isnan(S[row * a->dk + i]) != 0;
+    return none;
+}
+
+/* A NaN, of any bits, shows in all results from its token on.  One in a value or in the state stays
+ * in its row. */
 static void check_nan(check *c, const job *whole, const tokens *x, const float *S_before,
                       float *S, float *o, size_t nS, size_t no) {
     const gdn_delta_chunk_args *w = &whole->a;
     const int64_t t = w->n_tok / 2, last = w->v1 - 1;
-    float *const place[] = {x->v + t * w->v_stride + last, x->k + t * w->k_stride + w->dk - 1,
-                            x->g + t * w->gate_stride, x->beta + t * w->gate_stride};
-    for (int p = 0; p < 4; p++) {
+    float *const place[] = {x->v + t * w->v_stride + last, S + last * w->dk,
+                            x->k + t * w->k_stride + w->dk - 1, x->g + t * w->gate_stride,
+                            x->beta + t * w->gate_stride};
+    for (int p = 0; p < 5; p++) {
+        const bool in_row = p < 2, poison = p < 2;
         job j = *whole;
-        const float kept = *place[p];
         memcpy(S, S_before, nS * sizeof *S);
         memset(o, 0, no * sizeof *o);
-        *place[p] = NAN;
+        const float kept = *place[p];
+        if (poison) memset(place[p], 0xff, sizeof kept);
+        else *place[p] = NAN;
         j.a.S = S, j.a.o = o;
         run(&j);
-        *place[p] = kept;
+        if (p != 1) *place[p] = kept;
         bool seen = true;
-        for (int64_t row = p == 0 ? last : w->v0; row < w->v1; row++) {
-            for (int64_t i = t; i < w->n_tok; i++) seen &= isnan(o[i * w->o_stride + row]) != 0;
-            for (int i = 0; i < w->dk; i++) seen &= isnan(S[row * w->dk + i]) != 0;
-        }
-        check_that(c, seen, "NaN from the %s on", p == 0 ? "value" : p == 1 ? "key" : "gate");
-        if (p == 0)
+        for (int64_t row = in_row ? last : w->v0; row < w->v1; row++)
+            seen &= none_from(w, p == 1 ? 0 : t, row, S, o);
+        check_that(c, seen, "NaN from the %s on",
+                   p == 0   ? "value"
+                   : p == 1 ? "state"
+                   : p == 2 ? "key"
+                            : "gate");
+        if (in_row)
             check_bits(c, "rows beside a NaN", w->S + w->v0 * w->dk, S + w->v0 * w->dk,
                        (size_t)(last - w->v0) * w->dk, sizeof *S);
     }
