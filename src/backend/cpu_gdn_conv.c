@@ -61,6 +61,7 @@ void cpu_gdn_convolve(const cpu_gdn_task *k) {
                            .W = (int32_t)j->W,
                            .y_bf16 = j->act == GDN_BF16, /* as between the stages */
                            .has_state = true};
+        if (cpu_gdn_y_in_bf16(k)) a.y_in_bf16 = (uint16_t *)(void *)k->t->y + s->x;
         if (cpu_gdn_reads_rows(k)) {
             const int64_t bytes = gdn_type_bytes(j->act);
             void *x = cpu_at(j->qkvz, cpu_gdn_row(k->m, k->from)) + s->src * bytes;

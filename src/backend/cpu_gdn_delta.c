@@ -120,7 +120,7 @@ static void rows_at(const void *p, int64_t at, gdn_type t, const float **f32, co
     *bf16 = t == GDN_BF16 ? (const uint16_t *)p + at : NULL;
 }
 
-/* The chunk's rows are those of q, k, v and core themselves, where that can be. */
+/* The chunk's rows are those of q, k, v and core themselves, where that can be, or y's in bf16. */
 static void rows_in_place(const cpu_gdn_task *k, gdn_delta_chunk_args *a, int64_t c, int64_t i) {
     const cpu_gdn_job *j = k->j;
     const int64_t bytes = gdn_type_bytes(j->act), from = k->m->token + k->from;
@@ -134,6 +134,11 @@ static void rows_in_place(const cpu_gdn_task *k, gdn_delta_chunk_args *a, int64_
         rows_at(cpu_at(j->k, from) + k->g * j->k->stride[1], i * a->k_stride, j->act, &a->k,
                 &a->k_bf16);
         rows_at(v, c % j->dv + i * a->v_stride, j->act, &a->v, &a->v_bf16);
+    } else if (cpu_gdn_y_in_bf16(k)) {
+        const int64_t row = i * j->ld;
+        rows_at(k->t->y, row, GDN_BF16, &a->q, &a->q_bf16);
+        rows_at(k->t->y, row + j->dk, GDN_BF16, &a->k, &a->k_bf16);
+        rows_at(k->t->y, row + 2 * j->dk + (c - k->c0), GDN_BF16, &a->v, &a->v_bf16);
     }
     if (cpu_gdn_writes_rows(k)) {
         char *o = core_at(k, c);

@@ -62,7 +62,8 @@ typedef struct {
 
 /* Scratch of a thread. */
 typedef struct {
-    float *x, *y;     /* [TILE][ld]: q (dk) | k (dk) | v of the part; o [TILE][max_c] lies on x */
+    float *x, *y;     /* [TILE][ld]: q (dk) | k (dk) | v of the part; o [TILE][max_c] lies on x;
+                       * y may be in bf16, see cpu_gdn_y_in_bf16()                          */
     float *hist;      /* [W - 1][ld]                                                       */
     float *b, *a;     /* [PART_BLOCKS][TILE]: of the heads in the part                     */
     float *S;         /* [max_c][dk]                                                       */
@@ -113,6 +114,11 @@ static inline bool cpu_gdn_writes_rows(const cpu_gdn_task *k) {
     if (!k->in_row || k->j->act == GDN_F16) return false;
     if (!cpu_gdn_in_chunks(k)) return k->j->act == GDN_F32 && !k->j->stream;
     return !k->j->stream || (k->j->d->kern.delta_chunk_past && k->j->whole_lines);
+}
+/* Chunks of bf16 rows need no more of the convolution's output than is between the stages. */
+static inline bool cpu_gdn_y_in_bf16(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    return j->act == GDN_BF16 && j->qkvz != NULL && j->core != NULL && cpu_gdn_in_chunks(k);
 }
 /* Chunks take what lies between the stages as it is. */
 static inline bool cpu_gdn_reads_between(const cpu_gdn_task *k) {

@@ -130,6 +130,7 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
     if (isa & GDN_ISA_AVX512) avx512(k);
     if (isa & GDN_ISA_AVX512BF16) {
         k->attn_block = gdn_attn_block_avx512bf16;
+        k->conv = gdn_conv_avx512bf16;
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
         k->delta_chunk_past = false;
         k->linear = gdn_linear_avx512bf16;

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "../../src/base/half.h"
+
 /* Relative rms 1e-6: at most eight fused steps and a silu within a few units. */
 static const double TOL = 1e-12;
 
@@ -117,6 +119,39 @@ static void conv(check *c, shape s) {
     check_end(c);
 }
 
+/* Inputs and outputs that lie in bf16 give what they give as rounded f32. */
+static void rows_in_bf16(check *c, int32_t n_tok, int32_t C, int32_t W) {
+    gdn_conv_fn *fn = c->kern->conv;
+    if (!check_begin(c, (check_fn *)fn, "conv n%d C%d W%d rows in bf16", n_tok, C, W)) return;
+    gdn_conv_args a = {.n_tok = n_tok, .C = C, .c1 = C, .W = W, .has_state = true, .y_bf16 = true};
+    a.x_stride = C + 1, a.y_stride = C + 3, a.state_stride = C;
+    const size_t nx = (size_t)n_tok * a.x_stride, ny = (size_t)n_tok * a.y_stride;
+    const size_t ns = (size_t)(W - 1) * C;
+    float *x = check_f32(c, "x", nx), *w = check_f32(c, "w", (size_t)W * C);
+    float *y = check_f32(c, "y", ny), *s0 = check_f32(c, "state", ns);
+    float *s1 = check_f32(c, "state of bf16", ns);
+    uint16_t *half = check_u16(c, "x in bf16", nx), *out = check_u16(c, "y in bf16", ny);
+    check_fill_bf16(half, nx, -4, 4), check_fill(w, (size_t)W * C, -1, 1), check_fill(s0, ns, -4, 4);
+    for (size_t i = 0; i < nx; i++) x[i] = gdn_bf16_to_f32(half[i]);
+    memcpy(s1, s0, ns * sizeof *s0);
+    memset(out, 0xff, ny * sizeof *out);
+    a.w = w, a.x = x, a.y = y, a.state = s0;
+    job j = {.fn = fn, .a = a};
+    run(&j);
+    j.a.x = NULL, j.a.x_bf16 = half, j.a.y = NULL, j.a.y_in_bf16 = out, j.a.state = s1;
+    run(&j);
+    bool same = true;
+    for (int64_t t = 0; t < n_tok; t++) {
+        const int64_t at = t * a.y_stride;
+        for (int64_t i = 0; i < a.y_stride; i++)
+            same &= out[at + i] == (i < C ? gdn_f32_to_bf16(y[at + i]) : 0xffff);
+    }
+    check_that(c, same, "y in bf16 is y rounded");
+    check_bits(c, "state", s0, s1, ns, sizeof *s0);
+    check_rate(c, run, &j, 0, 2.0 * sizeof *out * (double)n_tok * C);
+    check_end(c);
+}
+
 void check_conv(check *c) {
     conv(c, (shape){40, 6144, 0, 6144, 4, true, true, false}); /* released widths */
     conv(c, (shape){7, 8192, 2048, 4096, 4, true, false, false});
@@ -129,5 +164,8 @@ void check_conv(check *c) {
     conv(c, (shape){3, 53, 0, 50, 8, false, false, false});
     conv(c, (shape){9, 21, 0, 21, 3, false, true, false});
     conv(c, (shape){9, 21, 1, 20, 5, true, true, true});
+    rows_in_bf16(c, 40, 6144, 4);
+    rows_in_bf16(c, 11, 53, 4);
+    rows_in_bf16(c, 5, 37, 3);
     if (c->bench) conv(c, (shape){512, 8192, 0, 8192, 4, true, true, false});
 }

@@ -14,6 +14,7 @@
 /* Channels c0 <= c < c1 of one sequence.  Strides in elements. */
 typedef struct {
     float       *y;      /* [n_tok] x y_stride, row of C    out                           */
+    uint16_t    *y_in_bf16; /* the same rounded to bf16 in place of y, or NULL            */
     const float *x;      /* [n_tok] x x_stride, row of C    not overlapping y             */
     const uint16_t *x_bf16; /* the same in bf16 in place of x, or NULL                    */
     void        *state;  /* [W-1] x state_stride, row of C  in/out, f32 or bf16           */
@@ -27,6 +28,6 @@ typedef struct {
 } gdn_conv_args;
 typedef void gdn_conv_fn(const gdn_conv_args *a);
 
-gdn_conv_fn gdn_conv_ref, gdn_conv_avx2, gdn_conv_avx512;
+gdn_conv_fn gdn_conv_ref, gdn_conv_avx2, gdn_conv_avx512, gdn_conv_avx512bf16;
 
 #endif

@@ -15,6 +15,7 @@ enum {
 /* What is bf16 in a call: constants where it matters. */
 typedef struct {
     bool state, x, y;
+    bool rows; /* y as numbers of bf16, not as rounded ones */
 } bf16_of;
 
 INLINE vf bf16_get(const uint16_t *p, int n) {
@@ -43,8 +44,11 @@ INLINE void tokens(const gdn_conv_args *a, int64_t t, int n_tok, int64_t c, int 
         for (int i = 0; i < n_tok; i++) s[i] = vf_fma(w, u[i + j], s[i]);
     }
     vf_silu_each(s, n_tok);
-    for (int i = 0; i < n_tok; i++)
-        vf_put(a->y + (t + i) * a->y_stride + c, b.y ? vf_round_bf16(s[i]) : s[i], n);
+    for (int i = 0; i < n_tok; i++) {
+        const int64_t at = (t + i) * a->y_stride + c;
+        if (b.rows) vf_put_as(a->y_in_bf16, true, at, s[i], n);
+        else vf_put(a->y + at, b.y ? vf_round_bf16(s[i]) : s[i], n);
+    }
 }
 
 /* n_tok tokens from t on for cols columns from c on, each of n channels. */
@@ -82,12 +86,13 @@ INLINE void columns(const gdn_conv_args *a, int W, bf16_of b) {
 }
 
 /* Four taps, the only width released, with the window in registers: of the model, of the operator
- * on bf16 rows and on f32 rows. */
+ * on bf16 rows, in chunks and one by one, and on f32 rows. */
 INLINE void conv_body(const gdn_conv_args *a) {
-    const bf16_of b = {a->state_bf16, a->x_bf16 != NULL, a->y_bf16};
-    if (a->W == 4 && b.state && !b.x && !b.y) columns(a, 4, (bf16_of){true, false, false});
-    else if (a->W == 4 && !b.state && b.x && b.y) columns(a, 4, (bf16_of){false, true, true});
-    else if (a->W == 4 && !b.state && !b.x && !b.y)
-        columns(a, 4, (bf16_of){false, false, false});
-    else columns(a, a->W, b);
+    const bf16_of b = {a->state_bf16, a->x_bf16 != NULL, a->y_bf16, a->y_in_bf16 != NULL};
+    if (a->W != 4) columns(a, a->W, b);
+    else if (b.state && !b.x && !b.y && !b.rows) columns(a, 4, (bf16_of){.state = true});
+    else if (!b.state && b.x && b.rows) columns(a, 4, (bf16_of){.x = true, .rows = true});
+    else if (!b.state && b.x && b.y) columns(a, 4, (bf16_of){.x = true, .y = true});
+    else if (!b.state && !b.x && !b.y && !b.rows) columns(a, 4, (bf16_of){.state = false});
+    else columns(a, 4, b);
 }

@@ -26,8 +26,9 @@ void gdn_conv_ref(const gdn_conv_args *a) {
                 s += (double)a->w[(int64_t)j * a->C + c] *
                      (double)input(a, t - a->W + 1 + j, c);
             const float y = (float)(s / (1 + exp(-s)));
-            a->y[t * a->y_stride + c] =
-                a->y_bf16 ? gdn_bf16_to_f32(gdn_f32_to_bf16(y)) : y;
+            const int64_t at = t * a->y_stride + c;
+            if (a->y_in_bf16 != NULL) a->y_in_bf16[at] = gdn_f32_to_bf16(y);
+            else a->y[at] = a->y_bf16 ? gdn_bf16_to_f32(gdn_f32_to_bf16(y)) : y;
         }
         /* Oldest first: row j is read before a later row overwrites what it holds. */
         for (int64_t j = 0; j < a->W - 1; j++) {
