@@ -392,25 +392,27 @@ static void other_rows(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t d
     check_end(c);
 }
 
-/* Speed as the model calls it: q, k, v are parts of one row of the convolution. */
-static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
-    enum { D = 128, HV = 32, ROW = (16 + 16 + HV) * D };
+/* Speed: q, k, v are parts of one row of the convolution, or of a tile, raw, as the operator has them. */
+static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows, bool raw) {
+    enum { D = 128, HV = 32 };
+    const int64_t heads = raw ? 1 : 16, ROW = raw ? 4 * D : (16 + 16 + HV) * D;
     if (!c->bench ||
-        !check_begin(c, (check_fn *)c->kern->delta_chunk, "delta_chunk %s, %d tokens, %d rows",
-                     bf16 ? "bf16" : "f32", n_tok, rows))
+        !check_begin(c, (check_fn *)c->kern->delta_chunk, "delta_chunk %s, %d tokens, %d rows%s",
+                     bf16 ? "bf16" : "f32", n_tok, rows, raw ? ", raw" : ""))
         return;
     float *x = check_f32(c, "qkv", (size_t)n_tok * ROW);
     float *o = check_f32(c, "o", (size_t)n_tok * HV * D), *S = check_f32(c, "S", D * D);
     float *g = check_f32(c, "g", n_tok * HV), *beta = check_f32(c, "beta", n_tok * HV);
     check_fill(x, (size_t)n_tok * ROW, -0.08f, 0.08f);
+    for (int64_t i = 0; i < n_tok * ROW && bf16; i++) x[i] = gdn_bf16_to_f32(gdn_f32_to_bf16(x[i]));
     check_fill(S, D * D, -0.1f, 0.1f);
     check_fill(g, (size_t)n_tok * HV, -0.3f, 0), check_fill(beta, (size_t)n_tok * HV, 0, 1);
     job j = {.fn = c->kern->delta_chunk,
              .a = {.S = S,
                    .o = o,
                    .q = x,
-                   .k = x + 16 * D,
-                   .v = x + 32 * D,
+                   .k = x + heads * D,
+                   .v = x + 2 * heads * D,
                    .g = g,
                    .beta = beta,
                    .work = check_bytes(c, "work", gdn_delta_chunk_work(D, rows)),
@@ -426,7 +428,8 @@ static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows) {
                    .dk = D,
                    .dv = D,
                    .v1 = rows,
-                   .bf16 = bf16}};
+                   .bf16 = bf16,
+                   .raw = raw}};
     check_rate(c, run, &j, 6.0 * D * rows * n_tok, 2.0 * D * rows * sizeof *S);
     check_end(c);
 }
@@ -453,9 +456,10 @@ static void all(check *c, bool model) {
         other_rows(c, b, 77, 128, 128);
         other_rows(c, b, 70, 40, 37);
         if (model) continue;
-        speed(c, b, 512, 128);
-        speed(c, b, 512, 32);
-        speed(c, b, 32, 128);
+        speed(c, b, 512, 128, false);
+        speed(c, b, 512, 32, false);
+        speed(c, b, 32, 128, false);
+        speed(c, b, 64, 128, true);
     }
 }
 
