@@ -164,7 +164,12 @@ GDN_API gdn_weight_shape gdn_weight_get_shape(const gdn_weight *w);
 /* The type that inputs of a product with w should have for speed: BF16 or F32. */
 GDN_API gdn_type gdn_weight_input_type(const gdn_weight *w);
 
-/* --- operators -------------------------------------------------------------- */
+/* --- operators --------------------------------------------------------------
+ *
+ * What a call writes, scratch included, is apart from all else that the call names: rows may lie
+ * side by side in one matrix and slots in the pages of one pool, but bytes between a tensor's first
+ * and last that another one has are refused, with both names.  Where an output may be an input
+ * itself, it says so. */
 
 /* y[i] = row ids[i] of the table.  A table is a packed weight (a tied head) or a plain tensor. */
 typedef struct {
@@ -175,7 +180,8 @@ typedef struct {
     gdn_tensor table;         /* [vocab, d] F32, BF16 or F16, when weight is NULL         */
 } gdn_embed_args;
 
-/* y = x rsqrt(mean(x^2) + eps) w, times silu(z) when there is a z; over the last dimension. */
+/* y = x rsqrt(mean(x^2) + eps) w, times silu(z) when there is a z; over the last dimension.  y may be
+ * x or z itself, the same view. */
 typedef struct {
     gdn_tensor y;             /* [n_row, (n_head,) d] f32 or bf16            out          */
     gdn_tensor x;             /* the same shape, f32                                      */
@@ -184,7 +190,7 @@ typedef struct {
     float      eps;
 } gdn_rms_norm_args;
 
-/* y = x, rounded to y's type; exact when y is the wider one. */
+/* y = x, rounded to y's type; exact when y is the wider one.  y may be x itself. */
 typedef struct {
     gdn_tensor y;             /* [n_row, n] F32, BF16 or F16                 out          */
     gdn_tensor x;             /* [n_row, n] F32, BF16 or F16                              */
@@ -341,7 +347,8 @@ typedef struct {
  *
  * GDN_E_INVALID names the argument and the values, before anything is written: shapes, types and
  * strides that do not fit, indices out of range, a row or slot that two active sequences share,
- * num_accepted above the columns.  GDN_E_NOMEM: no scratch. */
+ * outputs or pools that lie on other arguments, num_accepted above the columns.  GDN_E_NOMEM: no
+ * scratch. */
 typedef enum { GDN_CONV_STATE_SD, GDN_CONV_STATE_DS } gdn_conv_state_layout;
 
 /* How the delta rule is computed.  RECURRENT is exact to f32 and has the invariance above.

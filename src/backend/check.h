@@ -20,13 +20,23 @@ gdn_status gdn_check_expert_lora(gdn_queue *q, const gdn_moe_experts_args *a, gd
 /* Bytes from a tensor's first to behind its last. */
 uint64_t gdn_tensor_extent(const gdn_tensor *t);
 
-/* Whether two checked tensors share bytes between their first and last; one without elements
- * shares none. */
-bool gdn_tensors_overlap(const gdn_tensor *a, const gdn_tensor *b);
-/* Whether they are the same view: place, type, shape and strides. */
-bool gdn_tensors_same(const gdn_tensor *a, const gdn_tensor *b);
 /* Whether no two elements of a checked tensor share bytes, as an output needs it. */
 bool gdn_tensor_distinct(const gdn_tensor *t);
+
+/* An argument and its name in a refusal.  in_place: an output may be this tensor itself, the same
+ * view of the same type. */
+typedef struct {
+    const char *prefix, *name; /* prefix NULL: none */
+    const gdn_tensor *t;
+    bool in_place;
+} gdn_named;
+
+enum { GDN_MAX_NAMED = 24 };
+
+/* The first n_out of n tensors are outputs, scratch included: each distinct in itself, and between
+ * its first and last byte apart from all others.  Views that lie side by side in the rows of one
+ * matrix, or in the pages of one pool, are apart.  Tensors are checked ones, or have no buffer; n is GDN_MAX_NAMED at most. */
+gdn_status gdn_check_apart(const char *op, const gdn_named *t, int n_out, int n, gdn_err *err);
 
 #define CHECK(field, types, ...)                                                          \
     do {                                                                                  \
@@ -38,6 +48,19 @@ bool gdn_tensor_distinct(const gdn_tensor *t);
     } while (0)
 #define CHECK_OPT(field, types, ...) \
     if (a->field.buf != NULL) CHECK(field, types, __VA_ARGS__)
+/* Arguments of a call, the outputs first. */
+#define APART(n_out, ...)                                                                 \
+    do {                                                                                  \
+        const gdn_named t_[] = {__VA_ARGS__};                                             \
+        _Static_assert(sizeof t_ / sizeof *t_ <= GDN_MAX_NAMED, "more than are compared"); \
+        const gdn_status st_ =                                                            \
+            gdn_check_apart(op, t_, n_out, (int)(sizeof t_ / sizeof *t_), err);           \
+        if (st_ != GDN_OK) return st_;                                                    \
+    } while (0)
+#define ARG(field) {.name = #field, .t = &a->field}
+#define ARG_IN_PLACE(field) {.name = #field, .t = &a->field, .in_place = true}
+#define ARG_KV(field) {.name = #field, .t = &a->kv.field}
+
 /* One op of a device at a time: queues of several threads may share it. */
 #define RUN(name) gdn_unlock_after(q, gdn_lock_before(q)->backend->op.name(q, a, err))
 

@@ -20,6 +20,8 @@ gdn_status gdn_op_embed(gdn_queue *q, const gdn_embed_args *a, gdn_err *err) {
     }
     CHECK(ids, I32, ANY);
     CHECK(y, F32, a->ids.shape[0], d);
+    if (a->weight != NULL) APART(1, ARG(y), ARG(ids));
+    else APART(1, ARG(y), ARG(ids), ARG(table));
     const int32_t *ids = gdn_ints(&a->ids);
     for (int64_t i = 0; ids != NULL && i < a->ids.shape[0]; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
@@ -42,6 +44,7 @@ gdn_status gdn_op_rms_norm(gdn_queue *q, const gdn_rms_norm_args *a, gdn_err *er
         CHECK(w, F32, a->x.shape[1]);
     }
     if (!(a->eps >= 0.0f)) REFUSE("rms_norm: eps is %g", (double)a->eps);
+    APART(1, ARG(y), ARG_IN_PLACE(x), ARG_IN_PLACE(z), ARG(w));
     return RUN(rms_norm);
 }
 
@@ -49,9 +52,7 @@ gdn_status gdn_op_cast(gdn_queue *q, const gdn_cast_args *a, gdn_err *err) {
     static const char op[] = "cast";
     CHECK(x, F32 | BF16 | F16, ANY, ANY);
     CHECK(y, F32 | BF16 | F16, a->x.shape[0], a->x.shape[1]);
-    if (!gdn_tensor_distinct(&a->y)) REFUSE("cast: rows of y lie on each other");
-    if (gdn_tensors_overlap(&a->y, &a->x) && !gdn_tensors_same(&a->y, &a->x))
-        REFUSE("cast: y overlaps x and is not x itself");
+    APART(1, ARG(y), ARG_IN_PLACE(x));
     return RUN(cast);
 }
 
@@ -63,6 +64,7 @@ gdn_status gdn_op_linear(gdn_queue *q, const gdn_linear_op_args *a, gdn_err *err
     CHECK_OPT(row, I32, ANY);
     const int64_t n_row = a->row.buf != NULL ? a->row.shape[0] : a->x.shape[0];
     CHECK(y, F32, n_row, a->w->n);
+    APART(1, ARG(y), ARG(x), ARG(row));
     const int32_t *row = gdn_ints(&a->row);
     for (int64_t i = 0; row != NULL && i < n_row; i++)
         if (row[i] < 0 || row[i] >= a->x.shape[0])
@@ -77,6 +79,7 @@ gdn_status gdn_op_rope_angles(gdn_queue *q, const gdn_rope_angles_args *a, gdn_e
     CHECK(cs, F32, a->pos.shape[0], ANY);
     if (a->cs.shape[1] % 2 != 0) REFUSE("rope_angles: rot is %lld", (long long)a->cs.shape[1]);
     if (!gdn_dense_rows(&a->cs) || !gdn_dense_rows(&a->pos)) REFUSE("rope_angles: cs or pos has gaps");
+    APART(1, ARG(cs), ARG(pos));
     return RUN(rope_angles);
 }
 
@@ -142,7 +145,10 @@ gdn_status gdn_op_attn_store(gdn_queue *q, const gdn_attn_store_args *a, gdn_err
         REFUSE("attn_store: rot is %lld with heads of %lld", (long long)a->cs.shape[1],
                (long long)a->q.shape[2]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
-    return st != GDN_OK ? st : RUN(attn_store);
+    if (st != GDN_OK) return st;
+    APART(3, ARG(q_out), ARG(k_page), ARG(v_page), ARG(q), ARG(k), ARG(v), ARG(q_norm), ARG(k_norm),
+          ARG(cs), ARG_KV(seq_start), ARG_KV(n_past), ARG_KV(page));
+    return RUN(attn_store);
 }
 
 gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
@@ -159,7 +165,10 @@ gdn_status gdn_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
         REFUSE("attention: %lld query heads over %lld key heads", (long long)a->q.shape[1],
                (long long)a->k_page.shape[1]);
     const gdn_status st = check_layout(op, q, &a->kv, a->q.shape[0], &a->k_page, err);
-    return st != GDN_OK ? st : RUN(attn);
+    if (st != GDN_OK) return st;
+    APART(1, ARG(y), ARG(q), ARG(gate), ARG(k_page), ARG(v_page), ARG_KV(seq_start), ARG_KV(n_past),
+          ARG_KV(page));
+    return RUN(attn);
 }
 
 /* Whether sequence s uses a line of drafted tokens. */
@@ -264,13 +273,16 @@ gdn_status gdn_op_gdn_core(gdn_queue *q, const gdn_core_args *a, gdn_err *err) {
         CHECK_OPT(spare, I32, n_seq);
         const int64_t K = a->line.shape[1];
         if (K < 1 || K > 256) REFUSE("gdn_core: a line of %lld rows, need 1 to 256", (long long)K);
-        if (!gdn_tensor_distinct(&a->line)) REFUSE("gdn_core: rows of line lie on each other");
         n_work += n_seq * K;
     }
     CHECK(work_qkv, F32, n_work, C);
     CHECK(work_gate, F32, n_work, 2, hv);
     if (!gdn_dense_rows(&a->conv_w) || (n_work > 0 && a->work_gate.stride[1] != hv * 4))
         REFUSE("gdn_core: conv_w or work_gate has gaps");
+    APART(6, ARG(core), ARG(conv_state), ARG(ssm_state), ARG(line), ARG(work_qkv), ARG(work_gate),
+          ARG(qkv), ARG(b), ARG(a), ARG(conv_w), ARG(conv_bias), ARG(A_log), ARG(dt_bias),
+          ARG(seq_start), ARG(slot), ARG(has_state), ARG(line_index), ARG(n_commit), ARG(keep),
+          ARG(spare));
     const int32_t *slot = gdn_ints(&a->slot), *start = gdn_ints(&a->seq_start);
     if (slot == NULL || start == NULL) return RUN(gdn_core);
     gdn_status st = check_starts(op, start, n_seq, n_row, err);
@@ -288,6 +300,7 @@ gdn_status gdn_op_swiglu(gdn_queue *q, const gdn_swiglu_op_args *a, gdn_err *err
     static const char op[] = "swiglu";
     CHECK(y, F32 | BF16, ANY, ANY);
     CHECK(x, F32, a->y.shape[0], 2 * a->y.shape[1]);
+    APART(1, ARG(y), ARG(x));
     return RUN(swiglu);
 }
 
@@ -300,6 +313,7 @@ gdn_status gdn_op_moe_route(gdn_queue *q, const gdn_moe_route_op_args *a, gdn_er
         a->logits.shape[1] > 1024)
         REFUSE("moe_route: %lld of %lld experts", (long long)a->expert.shape[1],
                (long long)a->logits.shape[1]);
+    APART(2, ARG(expert), ARG(weight), ARG(logits));
     return RUN(moe_route);
 }
 
@@ -317,6 +331,7 @@ gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     CHECK(work_gu, F32, n_row * top, 2 * n);
     CHECK(work_h, F32 | 1u << a->down->input_type, n_row * top, n);
     CHECK(work_index, I32, 2 * n_row * top + a->down->n_expert + 1);
+    APART(4, ARG(y), ARG(work_gu), ARG(work_h), ARG(work_index), ARG(x), ARG(expert));
     if (a->adapter.buf != NULL) {
         const gdn_status st = gdn_check_expert_lora(q, a, err);
         if (st != GDN_OK) return st;
@@ -331,5 +346,7 @@ gdn_status gdn_op_moe_combine(gdn_queue *q, const gdn_moe_combine_op_args *a, gd
     CHECK(e, F32, a->y.shape[0], a->weight.shape[1], a->y.shape[1]);
     CHECK_OPT(shared, F32, a->y.shape[0], a->y.shape[1]);
     if (a->shared.buf != NULL) CHECK(gate, F32, a->y.shape[0], 1);
+    if (a->shared.buf == NULL) APART(1, ARG(y), ARG(weight), ARG(e));
+    else APART(1, ARG(y), ARG(weight), ARG(e), ARG(shared), ARG(gate));
     return RUN(moe_combine);
 }

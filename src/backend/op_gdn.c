@@ -61,11 +61,12 @@ gdn_status gdn_attention(gdn_queue *q, const gdn_attention_args *a, gdn_err *err
     st = gdn_check_lines(op, &a->conv_state, a->conv_layout, &h, a->conv_weights.shape[1], K, err);
     if (st != GDN_OK) return st;
     /* The two pools may share pages, because slots of one lie between slots of the other. */
-    const gdn_named t[] = {{"core", &a->core},   {"z", &a->z},
-                           {"qkvz", &a->qkvz},   {"ba", &a->ba},
-                           {"A_log", &a->A_log}, {"conv_weights", &a->conv_weights},
-                           {"dt_bias", &a->dt_bias}, {"conv_bias", &a->conv_bias}};
-    st = gdn_check_apart(op, t, 2, (int)(sizeof t / sizeof *t), err);
+    enum { N_OUT = 4, N_OWN = 10 };
+    gdn_named t[N_OWN + 2 * GDN_GROUP_NAMED] = {
+        ARG(core), ARG(z), ARG(conv_state), ARG(ssm_state), ARG(qkvz), ARG(ba), ARG(conv_weights),
+        ARG(conv_bias), ARG(A_log), ARG(dt_bias)};
+    for (int i = 0; i < n; i++) gdn_name_group(g + i, t + N_OWN + i * GDN_GROUP_NAMED);
+    st = gdn_check_apart(op, t, N_OUT, N_OWN + n * GDN_GROUP_NAMED, err);
     if (st == GDN_OK) st = gdn_check_groups(g, n, err);
     return st == GDN_OK ? RUN(gdn_attention) : st;
 }

@@ -38,13 +38,8 @@ gdn_status gdn_check_lines(const char *op, const gdn_tensor *conv_state,
 gdn_status gdn_check_states(const char *op, const gdn_tensor *ssm_state, gdn_err *err);
 gdn_status gdn_check_form(const char *op, gdn_delta_form form, gdn_err *err);
 
-typedef struct {
-    const char *name;
-    const gdn_tensor *t;
-} gdn_named;
-
-/* The first n_out tensors are outputs: each distinct in itself and apart from all others.  Views
- * that lie side by side in the rows of one matrix are apart. */
-gdn_status gdn_check_apart(const char *op, const gdn_named *t, int n_out, int n, gdn_err *err);
+/* The group's own tensors, for gdn_check_apart(). */
+enum { GDN_GROUP_NAMED = 5 };
+void gdn_name_group(const gdn_seq_group *g, gdn_named *to);
 
 #endif

@@ -87,30 +87,16 @@ gdn_status gdn_check_form(const char *op, gdn_delta_form form, gdn_err *err) {
     return GDN_OK;
 }
 
-/* --- overlap --------------------------------------------------------------------------- */
+/* --- apart ------------------------------------------------------------------------------ */
 
-/* Rows of both are equally far apart, and one's row begins behind the other's. */
-static bool side_by_side(const gdn_tensor *a, const gdn_tensor *b) {
-    const char *pa = gdn_tensor_host(a), *pb = gdn_tensor_host(b);
-    if (pa == NULL || pb == NULL || a->stride[0] != b->stride[0] || a->stride[0] <= 0) return false;
-    const uint64_t pitch = (uint64_t)a->stride[0];
-    const uint64_t row_a = gdn_tensor_extent(a) - (uint64_t)(a->shape[0] - 1) * pitch;
-    const uint64_t row_b = gdn_tensor_extent(b) - (uint64_t)(b->shape[0] - 1) * pitch;
-    uint64_t at; /* of b's rows, behind a's */
-    if ((uintptr_t)pb >= (uintptr_t)pa) at = ((uintptr_t)pb - (uintptr_t)pa) % pitch;
-    else at = (pitch - ((uintptr_t)pa - (uintptr_t)pb) % pitch) % pitch;
-    return at >= row_a && row_b <= pitch - at;
-}
-
-gdn_status gdn_check_apart(const char *op, const gdn_named *t, int n_out, int n, gdn_err *err) {
-    for (int i = 0; i < n_out; i++) {
-        if (!gdn_tensor_distinct(t[i].t)) REFUSE("%s: rows of %s lie on each other", op, t[i].name);
-        for (int k = i + 1; k < n; k++)
-            if (t[k].t->buf != NULL && gdn_tensors_overlap(t[i].t, t[k].t) &&
-                !side_by_side(t[i].t, t[k].t))
-                REFUSE("%s: %s overlaps %s", op, t[i].name, t[k].name);
-    }
-    return GDN_OK;
+void gdn_name_group(const gdn_seq_group *g, gdn_named *to) {
+    static const gdn_tensor absent;
+    to[0] = (gdn_named){.prefix = g->prefix, .name = "query_start_loc", .t = g->loc};
+    to[1] = (gdn_named){.prefix = g->prefix, .name = "token_indx", .t = g->indx};
+    to[2] = (gdn_named){.prefix = g->prefix, .name = "state_indices", .t = g->slot};
+    to[3] = (gdn_named){.name = "has_initial_state", .t = g->initial};
+    to[4] = (gdn_named){.name = "num_accepted_tokens",
+                        .t = g->accepted != NULL ? g->accepted : &absent};
 }
 
 /* --- values that the host can read --------------------------------------------------- */

@@ -48,10 +48,12 @@ gdn_status gdn_causal_conv1d(gdn_queue *q, const gdn_causal_conv1d_args *a, gdn_
     st = gdn_check_group(q, &g, err);
     if (st == GDN_OK)
         st = gdn_check_lines(op, &a->conv_state, a->conv_layout, &h, W, g.n_seq > 0 ? g.K : 1, err);
-    const gdn_named t[] = {{"q", &a->q}, {"k", &a->k}, {"v", &a->v}, {"b", &a->b}, {"a", &a->a},
-                           {"z", &a->z}, {"qkvz", &a->qkvz}, {"ba", &a->ba},
-                           {"conv_weights", &a->conv_weights}, {"conv_bias", &a->conv_bias}};
-    if (st == GDN_OK) st = gdn_check_apart(op, t, 6, (int)(sizeof t / sizeof *t), err);
+    enum { N_OUT = 7, N_OWN = 11 };
+    gdn_named t[N_OWN + GDN_GROUP_NAMED] = {
+        ARG(q), ARG(k), ARG(v), ARG(b), ARG(a), ARG(z), ARG(conv_state), ARG(qkvz), ARG(ba),
+        ARG(conv_weights), ARG(conv_bias)};
+    gdn_name_group(&g, t + N_OWN);
+    if (st == GDN_OK) st = gdn_check_apart(op, t, N_OUT, N_OWN + GDN_GROUP_NAMED, err);
     if (st == GDN_OK) st = gdn_check_groups(&g, 1, err);
     if (st == GDN_OK) st = check_tokens(&g, t, 5, err);
     return st == GDN_OK ? RUN(causal_conv1d) : st;
@@ -86,11 +88,12 @@ gdn_status gdn_delta_rule(gdn_queue *q, const gdn_delta_rule_args *a, gdn_err *e
     st = gdn_check_states(op, &a->ssm_state, err);
     if (st == GDN_OK) st = gdn_check_form(op, a->form, err);
     if (st == GDN_OK) st = gdn_check_group(q, &g, err);
-    const gdn_named t[] = {{"core", &a->core}, {"q", &a->q}, {"k", &a->k}, {"v", &a->v},
-                           {"b", &a->b}, {"a", &a->a}, {"A_log", &a->A_log},
-                           {"dt_bias", &a->dt_bias}};
-    if (st == GDN_OK) st = gdn_check_apart(op, t, 1, (int)(sizeof t / sizeof *t), err);
+    enum { N_OUT = 2, FIRST_ROWS = 2, N_ROWS = 5, N_OWN = 9 };
+    gdn_named t[N_OWN + GDN_GROUP_NAMED] = {ARG(core), ARG(ssm_state), ARG(q), ARG(k), ARG(v),
+                                            ARG(b), ARG(a), ARG(A_log), ARG(dt_bias)};
+    gdn_name_group(&g, t + N_OWN);
+    if (st == GDN_OK) st = gdn_check_apart(op, t, N_OUT, N_OWN + GDN_GROUP_NAMED, err);
     if (st == GDN_OK) st = gdn_check_groups(&g, 1, err);
-    if (st == GDN_OK) st = check_tokens(&g, t + 1, 5, err);
+    if (st == GDN_OK) st = check_tokens(&g, t + FIRST_ROWS, N_ROWS, err);
     return st == GDN_OK ? RUN(delta_rule) : st;
 }

@@ -95,31 +95,31 @@ static gdn_status check_weights(const gdn_queue *q, const gdn_attention_layer_ar
 
 /* y and the scratch lie on nothing else.  Tensors of core are checked here as far as the question
  * needs it: that they lie inside their buffers. */
+#define ARG_CORE(field) {.name = #field, .t = &a->core.field}
 static gdn_status check_overlap(const gdn_queue *q, const gdn_attention_layer_args *a, const gdn_tensor *work,
                                 gdn_err *err) {
     static const int64_t any[GDN_MAX_DIM] = {ANY, ANY, ANY, ANY};
-    const gdn_attention_args *c = &a->core;
-    const struct {
-        const char *name;
-        const gdn_tensor *t;
-    } all[] = {{"y", &a->y},
-               {"x", &a->x},
-               {"norm_w", &a->norm_w},
-               {"conv_state", &c->conv_state},
-               {"ssm_state", &c->ssm_state},
-               {"conv_weights", &c->conv_weights},
-               {"conv_bias", &c->conv_bias},
-               {"A_log", &c->A_log},
-               {"dt_bias", &c->dt_bias},
-               {"has_initial_state", &c->has_initial_state},
-               {"non_spec_query_start_loc", &c->non_spec_query_start_loc},
-               {"non_spec_token_indx", &c->non_spec_token_indx},
-               {"non_spec_state_indices", &c->non_spec_state_indices},
-               {"spec_query_start_loc", &c->spec_query_start_loc},
-               {"spec_token_indx", &c->spec_token_indx},
-               {"spec_state_indices", &c->spec_state_indices},
-               {"num_accepted_tokens", &c->num_accepted_tokens}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    const gdn_named all[] = {{.name = "work", .t = work},
+                             ARG(y),
+                             ARG(x),
+                             ARG(norm_w),
+                             ARG_CORE(conv_state),
+                             ARG_CORE(ssm_state),
+                             ARG_CORE(conv_weights),
+                             ARG_CORE(conv_bias),
+                             ARG_CORE(A_log),
+                             ARG_CORE(dt_bias),
+                             ARG_CORE(has_initial_state),
+                             ARG_CORE(non_spec_query_start_loc),
+                             ARG_CORE(non_spec_token_indx),
+                             ARG_CORE(non_spec_state_indices),
+                             ARG_CORE(spec_query_start_loc),
+                             ARG_CORE(spec_token_indx),
+                             ARG_CORE(spec_state_indices),
+                             ARG_CORE(num_accepted_tokens)};
+    enum { N_OUT = 2 };
+    const int n = (int)(sizeof all / sizeof *all);
+    for (int i = N_OUT; i < n; i++) {
         const gdn_tensor *t = all[i].t;
         if (t->buf == NULL) continue;
         if (t->ndim < 1 || t->ndim > GDN_MAX_DIM)
@@ -127,10 +127,8 @@ static gdn_status check_overlap(const gdn_queue *q, const gdn_attention_layer_ar
         const gdn_status st = gdn_check_tensor(op, all[i].name, q, t, F32 | BF16 | F16 | I32 | U8,
                                                t->ndim, any, err);
         if (st != GDN_OK) return st;
-        if (gdn_tensors_overlap(work, t)) REFUSE("%s: work overlaps %s", op, all[i].name);
-        if (i > 0 && gdn_tensors_overlap(&a->y, t)) REFUSE("%s: y overlaps %s", op, all[i].name);
     }
-    return GDN_OK;
+    return gdn_check_apart(op, all, N_OUT, n, err);
 }
 
 /* Everything but what gdn_attention() checks itself, before anything is written but scratch. */
@@ -151,7 +149,6 @@ static gdn_status check_all(const gdn_queue *q, const gdn_attention_layer_args *
     const gdn_status st = check_weights(q, a, l, err);
     if (st != GDN_OK) return st;
     CHECK(y, F32, P, a->out_proj->n);
-    if (!gdn_tensor_distinct(&a->y)) REFUSE("%s: rows of y lie on each other", op);
     CHECK(norm_w, F32 | BF16 | F16, c->dv);
     if (!(a->eps >= 0.0f)) REFUSE("%s: eps is %g", op, (double)a->eps);
     if (a->gate != GDN_GATE_SILU && a->gate != GDN_GATE_SIGMOID)

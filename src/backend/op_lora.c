@@ -29,9 +29,7 @@ gdn_status gdn_op_lora(gdn_queue *q, const gdn_lora_op_args *a, gdn_err *err) {
         REFUSE("lora: %lld adapters for %lld rows", (long long)a->adapter.shape[0],
                (long long)n_row);
     if (a->n_lora < 0 || (a->n_lora > 0 && a->lora == NULL)) REFUSE("lora: %d adapters", a->n_lora);
-    if (gdn_tensors_overlap(&a->y, &a->x) || gdn_tensors_overlap(&a->y, &a->work) ||
-        gdn_tensors_overlap(&a->x, &a->work))
-        REFUSE("lora: y, x and work overlap");
+    APART(2, ARG(y), ARG(work), ARG(x), ARG(adapter), ARG(row));
     const int32_t *index = gdn_ints(&a->adapter), *row = gdn_ints(&a->row);
     /* Where the host can see which adapters are asked for, the others cost nothing. */
     const bool seen = index != NULL && (a->row.buf == NULL || row != NULL);
@@ -59,6 +57,7 @@ gdn_status gdn_check_expert_lora(gdn_queue *q, const gdn_moe_experts_args *a, gd
     static const char op[] = "moe_experts";
     const int64_t d = a->down->n, n = a->down->k;
     CHECK(adapter, I32, a->expert.shape[0]);
+    APART(4, ARG(y), ARG(work_gu), ARG(work_h), ARG(work_index), ARG(adapter));
     if (a->n_lora < 0 || (a->n_lora > 0 && a->lora == NULL))
         REFUSE("moe_experts: %d adapters", a->n_lora);
     const int32_t *index = gdn_ints(&a->adapter), *expert = gdn_ints(&a->expert);

@@ -17,11 +17,6 @@ gdn_status gdn_rms_norm_gated(gdn_queue *q, const gdn_rms_norm_gated_args *a, gd
     if (!(a->eps >= 0.0f)) REFUSE("%s: eps is %g", op, (double)a->eps);
     if (a->gate != GDN_GATE_SILU && a->gate != GDN_GATE_SIGMOID)
         REFUSE("%s: gate is %d", op, (int)a->gate);
-    if (!gdn_tensor_distinct(&a->y)) REFUSE("%s: rows of y lie on each other", op);
-    if (gdn_tensors_overlap(&a->y, &a->w)) REFUSE("%s: y overlaps w", op);
-    if (gdn_tensors_overlap(&a->y, &a->x) && !gdn_tensors_same(&a->y, &a->x))
-        REFUSE("%s: y overlaps x and is not x itself", op);
-    if (gdn_tensors_overlap(&a->y, &a->z) && !gdn_tensors_same(&a->y, &a->z))
-        REFUSE("%s: y overlaps z and is not z itself", op);
+    APART(1, ARG(y), ARG_IN_PLACE(x), ARG_IN_PLACE(z), ARG(w));
     return RUN(rms_norm_gated);
 }

@@ -31,11 +31,15 @@ static gdn_status check(const gdn_queue *q, const gdn_project_args *a, gdn_err *
     }
     if (!a->swiglu) {
         CHECK(y, F32, n_row, n);
+        if (a->norm_w.buf == NULL) APART(1, ARG(y), ARG(x));
+        else APART(2, ARG(y), ARG(work_x), ARG(x), ARG(z), ARG(norm_w));
         return GDN_OK;
     }
     if (n % 2 != 0) REFUSE("project: swiglu of %lld outputs", (long long)n);
     CHECK(y, F32 | BF16, n_row, n / 2);
     CHECK(work_y, F32, n_row, n);
+    if (a->norm_w.buf == NULL) APART(2, ARG(y), ARG(work_y), ARG(x));
+    else APART(3, ARG(y), ARG(work_y), ARG(work_x), ARG(x), ARG(z), ARG(norm_w));
     return GDN_OK;
 }
 

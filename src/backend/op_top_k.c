@@ -14,6 +14,7 @@ gdn_status gdn_op_top_k(gdn_queue *q, const gdn_top_k_args *a, gdn_err *err) {
     if (k < 1 || k > GDN_TOP_K_MOST)
         REFUSE("top_k: k is %lld, need 1 to %d", (long long)k, GDN_TOP_K_MOST);
     if (n < 1 || n > INT32_MAX) REFUSE("top_k: rows of %lld values", (long long)n);
+    APART(4, ARG(value), ARG(id), ARG(found), ARG(min), ARG(x), ARG(n_valid));
     const int32_t *valid = a->n_valid.buf != NULL ? gdn_ints(&a->n_valid) : NULL;
     for (int64_t i = 0; valid != NULL && i < n_row; i++)
         if (valid[i] < 0 || valid[i] > n)

@@ -310,6 +310,46 @@ static void test_threads(void **state) {
     drop(&one);
 }
 
+/* Slots of both pools one behind the other in the pages of one buffer are apart; one number more in
+ * a page's first pool, or one less in a page, and they are not. */
+static void test_pages(void **state) {
+    (void)state;
+    enum { CONV = (W - 1) * C, PAGE = CONV + STATE };
+    static const int32_t length[2] = {70, 33};
+    call c = make("cpu:2", 11, 103, 2, length), paged = make("cpu:2", 11, 103, 2, length);
+    float *pages = calloc((size_t)SLOTS * PAGE, sizeof *pages);
+    assert_non_null(pages);
+    for (int s = 0; s < SLOTS; s++) {
+        memcpy(pages + s * PAGE, c.conv + s * CONV, CONV * sizeof *pages);
+        memcpy(pages + s * PAGE + CONV, c.ssm + s * STATE, STATE * sizeof *pages);
+    }
+    gdn_tensor all = wrap(&paged, pages, GDN_F32, 2, SLOTS, PAGE, 0, 0);
+    const gdn_attention_args own = paged.a;
+    paged.a.conv_state.buf = paged.a.ssm_state.buf = all.buf;
+    paged.a.conv_state.stride[0] = paged.a.ssm_state.stride[0] = all.stride[0];
+    paged.a.ssm_state.at = CONV * sizeof *pages;
+    gdn_err err;
+    const gdn_attention_args good = paged.a;
+    paged.a.ssm_state.at -= sizeof *pages;
+    assert_int_equal(gdn_attention(paged.q, &paged.a, &err), GDN_E_INVALID);
+    assert_string_equal(err.text, "gdn_attention: conv_state overlaps ssm_state");
+    paged.a = good;
+    paged.a.conv_state.stride[0] -= (int64_t)sizeof *pages;
+    assert_int_equal(gdn_attention(paged.q, &paged.a, &err), GDN_E_INVALID);
+    assert_string_equal(err.text, "gdn_attention: conv_state overlaps ssm_state");
+    paged.a = good;
+    run(&c), run(&paged);
+    for (int s = 0; s < SLOTS; s++) {
+        assert_memory_equal(pages + s * PAGE, c.conv + s * CONV, CONV * sizeof *pages);
+        assert_memory_equal(pages + s * PAGE + CONV, c.ssm + s * STATE, STATE * sizeof *pages);
+    }
+    assert_memory_equal(paged.core, c.core, sizeof(float) * 103 * NV * DV);
+    paged.a = own;
+    unwrap(&all);
+    free(pages);
+    drop(&c), drop(&paged);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const int32_t length[2] = {5, 3};
@@ -343,6 +383,20 @@ static void test_refusals(void **state) {
     REFUSED("num_actual_tokens is 9 of 8 rows");
     c.a.z = c.a.core;
     REFUSED("core overlaps z");
+    c.a.core.buf = c.a.ssm_state.buf;
+    REFUSED("core overlaps ssm_state");
+    c.a.conv_state.buf = c.a.ssm_state.buf;
+    REFUSED("conv_state overlaps ssm_state");
+    c.a.qkvz.buf = c.a.conv_state.buf;
+    REFUSED("conv_state overlaps qkvz");
+    c.a.dt_bias.buf = c.a.ssm_state.buf;
+    REFUSED("ssm_state overlaps dt_bias");
+    c.a.has_initial_state.buf = c.a.z.buf;
+    REFUSED("z overlaps has_initial_state");
+    c.a.non_spec_query_start_loc.buf = c.a.core.buf;
+    REFUSED("core overlaps non_spec_query_start_loc");
+    c.a.non_spec_state_indices.buf = c.a.conv_state.buf;
+    REFUSED("conv_state overlaps non_spec_state_indices");
     c.a.tp_size = 3;
     REFUSED("over 3 shards");
     c.a.dk = 20;
@@ -372,7 +426,7 @@ int main(void) {
         cmocka_unit_test(test_every_length), cmocka_unit_test(test_long),
         cmocka_unit_test(test_past_caches),  cmocka_unit_test(test_16_bit_state),
         cmocka_unit_test(test_mixed),        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_pages),        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -481,6 +481,10 @@ static void test_refusals(void **state) {
     CHANGED(gdn_causal_conv1d, one[1], b.stride[0], 4, "rows of b lie on each other");
     CHANGED(gdn_causal_conv1d, one[1], a.buf, NULL, "a is missing");
     CHANGED(gdn_causal_conv1d, one[1], k, one[1].q, "q overlaps k");
+    CHANGED(gdn_causal_conv1d, one[1], ba.buf, one[1].conv_state.buf, "conv_state overlaps ba");
+    CHANGED(gdn_causal_conv1d, one[1], state_indices.buf, one[1].q.buf, "q overlaps state_indices");
+    CHANGED(gdn_causal_conv1d, one[0], num_accepted_tokens.buf, one[0].z.buf,
+            "z overlaps num_accepted_tokens");
     CHANGED(gdn_causal_conv1d, one[1], num_actual_tokens, 5, "token_indx[0] is 20 of 5 rows");
     CHANGED(gdn_causal_conv1d, one[1], tp_size, 3, "over 3 shards");
     CHANGED(gdn_causal_conv1d, one[1], conv_layout, (gdn_conv_state_layout)2, "conv_layout is 2");
@@ -491,6 +495,8 @@ static void test_refusals(void **state) {
     CHANGED(gdn_delta_rule, two[1], form, (gdn_delta_form)2, "form is 2");
     CHANGED(gdn_delta_rule, two[1], v.shape[0], 72, "v has 72 rows for 73 tokens");
     CHANGED(gdn_delta_rule, two[1], v, two[1].core, "core overlaps v");
+    CHANGED(gdn_delta_rule, two[1], b.buf, two[1].ssm_state.buf, "ssm_state overlaps b");
+    CHANGED(gdn_delta_rule, two[1], token_indx.buf, two[1].core.buf, "core overlaps token_indx");
     CHANGED(gdn_delta_rule, two[1], ssm_state.stride[0], 4, "slots of ssm_state lie on each other");
     CHANGED(gdn_delta_rule, two[1], ssm_state.shape[3], 16, "ssm_state has shape");
     CHANGED(gdn_delta_rule, two[1], A_log.type, GDN_BF16, "A_log has type bf16");

@@ -139,7 +139,7 @@ static void test_op_refusals(void **state) {
     op_refused(&c, "rank 7 with work of 6 columns");
     c.a = good;
     c.a.work.at = c.a.x.at;
-    op_refused(&c, "y, x and work overlap");
+    op_refused(&c, "work overlaps x");
     c.a = good;
     c.a.lora = NULL;
     op_refused(&c, "3 adapters");

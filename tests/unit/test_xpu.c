@@ -539,6 +539,31 @@ static void test_buffers(void **state) {
     gdn_buffer_free(a), gdn_buffer_free(b), gdn_buffer_free(whole);
 }
 
+/* Tensors of memory without an address share bytes of their buffer, and none of another's. */
+static void test_apart(void **state) {
+    (void)state;
+    gdn_err err;
+    gdn_buffer *a, *b;
+    ok(gdn_buffer_alloc(device[XPU], 4096, &a, &err), &err);
+    ok(gdn_buffer_alloc(device[XPU], 4096, &b, &err), &err);
+    const int64_t shape[2] = {4, 8};
+    gdn_cast_args c = {.y = gdn_tensor_dense(a, 0, GDN_F32, 2, shape),
+                       .x = gdn_tensor_dense(b, 4, GDN_F32, 2, shape)};
+    ok(gdn_op_cast(queue[XPU], &c, &err), &err);
+    c.x.buf = a;
+    assert_int_equal(gdn_op_cast(queue[XPU], &c, &err), GDN_E_INVALID);
+    assert_string_equal(err.text, "cast: y overlaps x and is not x itself");
+    c.x.at = 0;
+    ok(gdn_op_cast(queue[XPU], &c, &err), &err);
+    c.x.stride[0] = c.y.stride[0] = 64; /* side by side */
+    c.x.at = 32;
+    ok(gdn_op_cast(queue[XPU], &c, &err), &err);
+    c.x.at = 28;
+    assert_int_equal(gdn_op_cast(queue[XPU], &c, &err), GDN_E_INVALID);
+    ok(gdn_queue_wait(queue[XPU], &err), &err);
+    gdn_buffer_free(a), gdn_buffer_free(b);
+}
+
 static void test_names(void **state) {
     (void)state;
     gdn_err err;
@@ -636,6 +661,7 @@ int main(void) {
     if (stop != 0) return stop;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),       cmocka_unit_test(test_buffers),
+        cmocka_unit_test(test_apart),
         cmocka_unit_test(test_embed),       cmocka_unit_test(test_rms_norm),
         cmocka_unit_test(test_rms_norm_gated), cmocka_unit_test(test_cast),
         cmocka_unit_test(test_swiglu),      cmocka_unit_test(test_rope_angles),

@@ -337,17 +337,18 @@ static void test_too_many(void **state) {
     weights(&l.s, 8, 8, l.down);
     const gdn_tensor in = tensor(XPU, GDN_F32, 1, 8, 0, x), e = tensor(XPU, GDN_I32, 1, 1, 0, &expert),
                      gu = tensor(XPU, GDN_F32, 1, 16, 0, NULL), y = tensor(XPU, GDN_F32, 1, 8, 0, NULL),
+                     h = tensor(XPU, GDN_F32, 1, 8, 0, NULL),
                      index = tensor(XPU, GDN_I32, 1, 2 + 1025 + 1, 0, NULL);
     const int64_t out[] = {1, 1, 8}, flat[] = {2 + 1025 + 1};
     const gdn_moe_experts_args a = {.y = gdn_tensor_dense(y.buf, 0, GDN_F32, 3, out), .x = in,
                                     .expert = e, .gate_up = l.gate_up[XPU], .down = l.down[XPU],
-                                    .work_gu = gu, .work_h = in,
+                                    .work_gu = gu, .work_h = h,
                                     .work_index = gdn_tensor_dense(index.buf, 0, GDN_I32, 1, flat)};
     gdn_err err;
     assert_int_equal(gdn_op_moe_experts(queue[XPU], &a, &err), GDN_E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "at most 1024"));
     gdn_buffer_free(in.buf), gdn_buffer_free(e.buf), gdn_buffer_free(gu.buf);
-    gdn_buffer_free(y.buf), gdn_buffer_free(index.buf);
+    gdn_buffer_free(y.buf), gdn_buffer_free(h.buf), gdn_buffer_free(index.buf);
     done(&l);
 }
 
