@@ -30,6 +30,10 @@ gdn_status gdn_check_tensor(const char *op, const char *name, const gdn_queue *q
         shape_text(need, sizeof need, ndim, shape);
         return gdn_fail(err, GDN_E_INVALID, "%s: %s has shape %s, need %s", op, name, have, need);
     }
+    for (int32_t i = 0; i < ndim; i++) /* an empty tensor's too: products of two fit int64_t */
+        if (t->shape[i] > INT32_MAX)
+            return gdn_fail(err, GDN_E_INVALID, "%s: %s has size %lld in dimension %d, need at most %d",
+                            op, name, (long long)t->shape[i], i, INT32_MAX);
     const int size = gdn_type_bytes(t->type);
     if (t->at > t->buf->bytes || t->buf->bytes > UINT64_MAX / 4)
         return gdn_fail(err, GDN_E_INVALID, "%s: %s begins at byte %llu of a buffer of %llu", op,

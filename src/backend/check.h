@@ -8,8 +8,8 @@ enum { F32 = 1u << GDN_F32, BF16 = 1u << GDN_BF16, F16 = 1u << GDN_F16, I32 = 1u
        U8 = 1u << GDN_U8 };
 enum { ANY = -1 };
 
-/* t has one of the types, ndim dimensions of these sizes (ANY matches all), lies inside its
- * buffer and is dense in the last dimension. */
+/* t has one of the types, ndim dimensions of these sizes (ANY matches all up to INT32_MAX), lies
+ * inside its buffer and is dense in the last dimension. */
 gdn_status gdn_check_tensor(const char *op, const char *name, const gdn_queue *q,
                             const gdn_tensor *t, unsigned types, int32_t ndim,
                             const int64_t *shape, gdn_err *err);

@@ -209,14 +209,14 @@ gdn_tensor gdn_tensor_dense(gdn_buffer *buf, uint64_t at, gdn_type type, int32_t
     for (int32_t i = ndim - 1; i >= 0; i--) {
         t.shape[i] = shape[i];
         t.stride[i] = stride;
-        stride *= shape[i];
+        if (__builtin_mul_overflow(stride, shape[i], &stride)) stride = INT64_MAX; /* refused in use */
     }
     return t;
 }
 
 gdn_tensor gdn_tensor_slice(gdn_tensor t, int32_t dim, int64_t begin, int64_t end) {
-    t.at += (uint64_t)(begin * t.stride[dim]);
-    t.shape[dim] = end - begin;
+    t.at += (uint64_t)begin * (uint64_t)t.stride[dim];
+    t.shape[dim] = (int64_t)((uint64_t)end - (uint64_t)begin);
     return t;
 }
 

@@ -326,6 +326,7 @@ gdn_status gdn_op_moe_experts(gdn_queue *q, const gdn_moe_experts_args *a, gdn_e
     const int64_t d = a->down->n, n = a->down->k;
     CHECK(expert, I32, ANY, ANY);
     const int64_t n_row = a->expert.shape[0], top = a->expert.shape[1];
+    if (top > 1024) REFUSE("moe_experts: %lld experts a row, need at most 1024", (long long)top);
     CHECK(x, F32 | (a->gate_up->input_type == GDN_BF16 ? BF16 : F32), n_row, d);
     CHECK(y, F32, n_row, top, d);
     CHECK(work_gu, F32, n_row * top, 2 * n);

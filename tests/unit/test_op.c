@@ -78,6 +78,17 @@ static void test_tensors(void **state) {
     a = good;
     a.y.buf = NULL;
     refused(gdn_op_rms_norm(f.q, &a, &err), &err, "y is missing");
+    /* Sizes whose products leave int64_t, in tensors without elements or with a stride of zero. */
+    const int64_t huge = INT64_MAX - 3;
+    const gdn_swiglu_op_args s = {.y = dense(0, GDN_F32, 2, 0, huge, 0, 0),
+                                  .x = dense(0, GDN_F32, 2, 0, -8, 0, 0)};
+    refused(gdn_op_swiglu(f.q, &s, &err), &err, "y has size 9223372036854775804 in dimension 1");
+    gdn_core_args c = {.core = dense(0, GDN_F32, 3, 2, 1, 8, 0), .hk = 1, .dk = 8};
+    c.core.shape[1] = huge;
+    c.core.stride[1] = 0;
+    refused(gdn_op_gdn_core(f.q, &c, &err), &err, "core has size 9223372036854775804 in dimension 1");
+    c.core.shape[1] = INT32_MAX;
+    refused(gdn_op_gdn_core(f.q, &c, &err), &err, "qkv is missing");
 }
 
 static int32_t *int_at(uint64_t at) { return (int32_t *)(void *)((char *)gdn_buffer_host(f.b) + at); }
