@@ -28,17 +28,8 @@ static void history(const cpu_gdn_task *k, const cpu_gdn_span *s) {
     }
 }
 
-void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w) {
-    enum { LINE = 64 };
-    const cpu_gdn_job *j = k->j;
-    const cpu_gdn_span *span = k->span;
-    if (j->ds) return; /* channels lie apart: a line of memory each */
-    for (int s = 0; s < k->n_span; s++) {
-        const char *p =
-            cpu_at(j->conv_state, k->m->slot) + line_at(j, k->m->line + w, span[s].channel);
-        for (int64_t i = 0; i < span[s].n * gdn_type_bytes(j->act); i += LINE)
-            __builtin_prefetch(p + i, 1, 2);
-    }
+const char *cpu_gdn_line(const cpu_gdn_task *k, int64_t w, const cpu_gdn_span *s) {
+    return cpu_at(k->j->conv_state, k->m->slot) + line_at(k->j, k->m->line + w, s->channel);
 }
 
 void cpu_gdn_convolve(const cpu_gdn_task *k) {

@@ -78,42 +78,6 @@ static gdn_delta_args kernel_args(const cpu_gdn_task *k, int64_t c, int64_t n, f
                             .v1 = (int32_t)n};
 }
 
-/* Asking for the next tile, of this task or the next, spread over this one's work: in one go the
- * rows would only wait for each other. */
-typedef struct {
-    const cpu_gdn_task *task;
-    int64_t lines, from; /* rows of history, and the first token after them                */
-    int64_t n;           /* both together, in parts                                        */
-    int64_t done;        /* of n                                                           */
-    int64_t step, steps; /* of this tile's work                                            */
-} ahead;
-
-static ahead what_follows(const cpu_gdn_task *k) {
-    const int64_t from = k->from + k->n, left = k->m->n - from;
-    if (left > 0)
-        return (ahead){.task = k,
-                       .from = from,
-                       .n = GDN_FETCH * (left < GDN_TILE ? left : GDN_TILE)};
-    /* A long sequence does not gain from it: its tiles fill the cache. */
-    if (k->next == NULL || k->next->m->none || k->from > 0) return (ahead){.n = 0};
-    const cpu_gdn_member *m = k->next->m;
-    const int64_t lines = k->j->qkvz != NULL && !m->fresh ? k->j->W - 1 : 0;
-    return (ahead){.task = k->next,
-                   .lines = lines,
-                   .n = lines + GDN_FETCH * (m->n < GDN_TILE ? m->n : GDN_TILE)};
-}
-
-static void fetch_some(void *arg) {
-    ahead *f = arg;
-    if (f->step >= f->steps) return;
-    const int64_t end = f->n * ++f->step / f->steps;
-    for (; f->done < end; f->done++) {
-        const int64_t i = f->done - f->lines;
-        if (i < 0) cpu_gdn_fetch_line(f->task, f->done);
-        else cpu_gdn_fetch(f->task, f->from + i / GDN_FETCH, (int)(i % GDN_FETCH));
-    }
-}
-
 /* Numbers of a type from a row on: f32, or bf16 and no f32. */
 static void rows_at(const void *p, int64_t at, gdn_type t, const float **f32, const uint16_t **bf16) {
     *f32 = t == GDN_F32 ? (const float *)p + at : NULL;
@@ -152,7 +116,7 @@ static void rows_in_place(const cpu_gdn_task *k, gdn_delta_chunk_args *a, int64_
 /* Value channels c .. c + n, all of one head, of n_tok tokens from i on of the tile, which are a
  * chunk; same: another head has just had them. */
 static void chunk(const cpu_gdn_task *k, int64_t c, int64_t n, float *S, float *held, int64_t i,
-                  int64_t n_tok, bool same, ahead *f) {
+                  int64_t n_tok, bool same, cpu_gdn_ahead *f) {
     const cpu_gdn_job *j = k->j;
     const float *y = k->t->y + i * j->ld;
     const int64_t gates = (c / j->dv - k->c0 / j->dv) * GDN_TILE + i;
@@ -180,7 +144,7 @@ static void chunk(const cpu_gdn_task *k, int64_t c, int64_t n, float *S, float *
                               .first = k->from + i == 0,
                               .last = k->from + i + n_tok == k->m->n,
                               .same = same,
-                              .aside = f->n > 0 ? fetch_some : NULL,
+                              .aside = f->lines > 0 ? cpu_gdn_fetch_some : NULL,
                               .aside_arg = f};
     rows_in_place(k, &a, c, i);
     j->d->kern.delta_chunk(&a);
@@ -209,15 +173,15 @@ static void state_out(const cpu_gdn_task *k, int64_t c, int64_t n, const float *
         cpu_gdn_store(k->j, state_rows(k, k->m->slot, c), S, n * k->j->dk, t);
 }
 
-static void plain(const cpu_gdn_task *k, int64_t c, int64_t n, ahead *f) {
+static void plain(const cpu_gdn_task *k, int64_t c, int64_t n, cpu_gdn_ahead *f) {
     float *S = state_in(k, c, n);
     gdn_delta_args a = kernel_args(k, c, n, S);
-    if (f->n > 0 && k->n >= STEP) {
-        a.aside = fetch_some;
+    if (f->lines > 0 && k->n >= STEP) {
+        a.aside = cpu_gdn_fetch_some;
         a.aside_arg = f;
     }
     k->j->d->kern.delta(&a);
-    if (k->n < STEP) fetch_some(f);
+    if (k->n < STEP) cpu_gdn_fetch_some(f);
     state_out(k, c, n, S);
 }
 
@@ -254,7 +218,7 @@ static int64_t within_head(const cpu_gdn_task *k, int64_t c, int64_t most) {
  * them all; tiles end where chunks do. */
 static void chunked(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
-    ahead f = what_follows(k);
+    cpu_gdn_ahead f = cpu_gdn_what_follows(k);
     f.steps = (k->n * (k->c1 - k->c0) * GDN_DELTA_CHUNK_ASIDE) / (GDN_DELTA_CHUNK * GDN_BLOCK) + 1;
     for (int64_t i = 0, n_tok; i < k->n; i += n_tok) {
         float *held = k->t->held;
@@ -277,11 +241,11 @@ void cpu_gdn_delta(const cpu_gdn_task *k) {
         chunked(k);
         return;
     }
-    ahead f = what_follows(k);
+    cpu_gdn_ahead f = cpu_gdn_what_follows(k);
     /* A block of the state stays in the first cache while it is copied; the kernel does not fetch
      * between few tokens, but its caller between blocks. */
     const bool few = k->n < STEP, cut = j->ssm_state->type != GDN_F32 || k->m->column != NULL;
-    const int64_t most = cut || (few && f.n > 0) ? GDN_BLOCK : j->dv;
+    const int64_t most = cut || (few && f.lines > 0) ? GDN_BLOCK : j->dv;
     for (int64_t c = k->c0; c < k->c1; c += within_head(k, c, GDN_BLOCK))
         f.steps += few ? 1 : k->n / STEP;
     for (int64_t c = k->c0, n; c < k->c1; c += n) {

@@ -5,7 +5,7 @@
 #include "../base/stream.h"
 #include "cpu_gdn_stage.h"
 
-enum { AHEAD = 8, LINE = 64, Z = 3 }; /* tokens between asking and reading; a part of GDN_FETCH */
+enum { AHEAD = 8 }; /* tokens between asking and reading */
 
 void cpu_gdn_load(const cpu_gdn_job *j, float *to, const void *from, int64_t n, gdn_type t) {
     if (t == GDN_F32) memcpy(to, from, (size_t)n * sizeof *to);
@@ -62,74 +62,18 @@ static void put_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, 
     }
 }
 
-static void fetch(const char *p, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(p + i, 0, 2);
-}
-static void fetch_to_write(const char *p, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(p + i, 1, 2);
-}
-
-/* The part's values in a row [heads][dv]: a stretch for each head. */
-static void fetch_values(const cpu_gdn_task *k, const gdn_tensor *t, int64_t row, bool to_write) {
-    const cpu_gdn_job *j = k->j;
-    const int64_t bytes = gdn_type_bytes(t->type);
-    if (t->stride[1] == j->dv * bytes) { /* heads lie beside each other: one stretch */
-        const char *p = cpu_at(t, row) + k->g * j->r * t->stride[1] + k->c0 * bytes;
-        if (to_write) fetch_to_write(p, (k->c1 - k->c0) * bytes);
-        else fetch(p, (k->c1 - k->c0) * bytes);
-        return;
-    }
-    for (int64_t c = k->c0, n; c < k->c1; c += n) {
-        const char *p = cpu_at(t, row) + (k->g * j->r + c / j->dv) * t->stride[1] + c % j->dv * bytes;
-        n = j->dv - c % j->dv < k->c1 - c ? j->dv - c % j->dv : k->c1 - c;
-        if (to_write) fetch_to_write(p, n * bytes);
-        else fetch(p, n * bytes);
-    }
-}
-
-/* Element of a row of qkvz where z of the part begins. */
-static int64_t z_at(const cpu_gdn_task *k) {
-    const cpu_gdn_job *j = k->j;
-    const int64_t values = j->r * j->dv;
-    return j->reorder ? j->C + k->g * values + k->c0
-                      : k->g * (2 * j->dk + 2 * values) + 2 * j->dk + values + k->c0;
-}
-
-void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part) {
-    const cpu_gdn_job *j = k->j;
-    const int64_t bytes = gdn_type_bytes(j->act);
-    const int64_t row = cpu_gdn_row(k->m, i), from = k->m->token + i;
-    if (part == 0) {
-        if (j->core != NULL && !j->stream) fetch_values(k, j->core, row, true);
-    } else if (part == 1 && j->qkvz == NULL) {
-        fetch(cpu_at(j->q, from) + k->g * j->q->stride[1], j->dk * bytes);
-        fetch(cpu_at(j->k, from) + k->g * j->k->stride[1], j->dk * bytes);
-    } else if (part == 2 && j->qkvz == NULL) {
-        fetch_values(k, j->v, from, false);
-    } else if (part < 3 && j->qkvz != NULL) {
-        const int v = k->n_span - 1;
-        const char *p = cpu_at(j->qkvz, row);
-        for (int s = part == 1 ? 0 : v; s < v + part - 1; s++)
-            fetch(p + k->span[s].src * bytes, k->span[s].n * bytes);
-    } else if (part == Z && j->qkvz != NULL) {
-        fetch(cpu_at(j->qkvz, row) + z_at(k) * bytes, (k->c1 - k->c0) * bytes);
-    } else if (part == 4 && j->qkvz != NULL && !j->stream) {
-        fetch_values(k, j->z, row, true);
-    }
-}
-
 /* The delta rule has most tokens fetched while it works on those before. */
 static void fetch_ahead(const cpu_gdn_task *k, int64_t i) {
     const int64_t at = k->from + i + AHEAD;
     if (at >= k->m->n) return;
     if ((k->from == 0 && !k->fetched) || k->j->core == NULL)
-        for (int part = 0; part < GDN_FETCH; part++) cpu_gdn_fetch(k, at, part);
+        cpu_gdn_fetch(k, at);
 }
 
 void cpu_gdn_rows_in(const cpu_gdn_task *k) {
     const cpu_gdn_job *j = k->j;
     const gdn_type t = j->act;
-    const int64_t bytes = gdn_type_bytes(t), z = z_at(k);
+    const int64_t bytes = gdn_type_bytes(t), z = cpu_gdn_z_at(k);
     const int n_span = cpu_gdn_reads_rows(k) ? 0 : k->n_span;
     for (int64_t i = 0; i < k->n; i++) {
         const int64_t row = cpu_gdn_row(k->m, k->from + i);

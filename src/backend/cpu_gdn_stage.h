@@ -20,7 +20,7 @@ enum {
     GDN_TILE = 64,       /* tokens                                                         */
     GDN_BLOCK = 32,      /* value channels that are never cut                              */
     GDN_PART_BLOCKS = 16, /* blocks of a task at most, which bounds its scratch            */
-    GDN_FETCH = 5        /* parts of a token's rows that are fetched one at a time         */
+    GDN_STRETCHES = 16   /* of a token's memory that are asked for ahead, at most          */
 };
 
 /* One sequence. */
@@ -135,14 +135,48 @@ void cpu_gdn_between_in(const cpu_gdn_task *k);  /* q, k, v to y                
 void cpu_gdn_gates_in(const cpu_gdn_task *k);    /* b and a to the tile                    */
 void cpu_gdn_core_out(const cpu_gdn_task *k);
 void cpu_gdn_zeros(const cpu_gdn_task *k);       /* all rows that the call writes          */
-/* Ask for one of GDN_FETCH parts of what token i of the sequence reads and writes, into the second
- * cache. */
-void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i, int part);
+/* Element of a row of qkvz where z of the part begins. */
+static inline int64_t cpu_gdn_z_at(const cpu_gdn_task *k) {
+    const cpu_gdn_job *j = k->j;
+    const int64_t values = j->r * j->dv;
+    return j->reorder ? j->C + k->g * values + k->c0
+                      : k->g * (2 * j->dk + 2 * values) + 2 * j->dk + values + k->c0;
+}
+
+/* Memory to be asked for. */
+typedef struct {
+    const char *p;
+    int64_t lines;
+    bool write;
+} cpu_gdn_stretch;
+typedef struct {
+    cpu_gdn_stretch of[GDN_STRETCHES];
+    int n;
+} cpu_gdn_stretches;
+
+/* Asking for the next tile, of a task or the one after it, spread over the work on this one. */
+typedef struct {
+    const cpu_gdn_task *task;
+    int64_t row;          /* of history, to come: from 1 - W up to 0                       */
+    int64_t token, end;   /* those to come                                                 */
+    cpu_gdn_stretches s;  /* of the last row or token, and where in them we are            */
+    int     at;
+    int64_t line;
+    int64_t lines, done;  /* of all                                                        */
+    int64_t step, steps;  /* of this tile's work                                           */
+} cpu_gdn_ahead;
+
+/* Ask for what token i of the sequence reads and writes. */
+void cpu_gdn_fetch(const cpu_gdn_task *k, int64_t i);
+/* What is to be asked for during work on a tile; the caller sets steps. */
+cpu_gdn_ahead cpu_gdn_what_follows(const cpu_gdn_task *k);
+/* One step of that: an `aside` of the delta rule. */
+void cpu_gdn_fetch_some(void *ahead);
 
 /* x to y, with the history in the tile, which the first tokens fetch. */
 void cpu_gdn_convolve(const cpu_gdn_task *k);
-/* Ask for row w of the task's history. */
-void cpu_gdn_fetch_line(const cpu_gdn_task *k, int64_t w);
+/* Where row w of the task's history has a span. */
+const char *cpu_gdn_line(const cpu_gdn_task *k, int64_t w, const cpu_gdn_span *s);
 /* The line after the call, for key head g. */
 void cpu_gdn_renew_line(const cpu_gdn_job *j, const cpu_gdn_member *m, int64_t g);
 /* Channels begin <= c < end of the weights in f32. */

@@ -40,7 +40,7 @@ typedef void check_fn(void);
 bool check_begin(check *c, check_fn *fn, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Verifies the margins, frees the buffers, counts the check as passed or failed. */
+/* Verifies the margins and that subnormal numbers are still numbers, frees the buffers, counts the check as passed or failed. */
 void check_end(check *c);
 
 /* Buffers with a poisoned margin on both sides, filled with NaN; a write outside is reported

@@ -25,6 +25,11 @@ INLINE vf vf_pair(vf low, vf high) {
     const __m256i x = _mm256_srli_epi32(_mm256_castps_si256(low), 16);
     return _mm256_or_ps(vf_high(high), _mm256_castsi256_ps(x));
 }
+INLINE vf vf_words_bf16(const uint16_t *x) { return vf_pair(vf_load_bf16(x), vf_load_bf16(x + 16)); }
+INLINE vf vf_squares(vf words, vf sum) {
+    const vf x = vf_low(words), y = vf_high(words);
+    return vf_fma(y, y, vf_fma(x, x, sum));
+}
 INLINE vf vf_words(vf low, vf high) { return vf_pair(vf_round_bf16(low), vf_round_bf16(high)); }
 
 #include "../../src/kern/delta/delta_chunk_turn_avx2.h"

@@ -8,12 +8,19 @@
 #include "../vec/vec_avx512.h"
 
 #include "../vec/amx.h"
+#include "../vec/subnormal.h"
 
-INLINE vf vf_words(vf low, vf high) {
+/* The lower half of 32 numbers, each before the one 16 further. */
+INLINE vf vf_in_turn(__m512i x) {
     const __m512i in_turn = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                              8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i x = (__m512i)_mm512_cvtne2ps_pbh(high, low);
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(in_turn, x));
+}
+INLINE vf vf_words(vf low, vf high) { return vf_in_turn((__m512i)_mm512_cvtne2ps_pbh(high, low)); }
+INLINE vf vf_words_bf16(const uint16_t *x) { return vf_in_turn(_mm512_loadu_si512(x)); }
+INLINE vf vf_squares(vf words, vf sum) {
+    const __m512bh x = (__m512bh)_mm512_castps_si512(words);
+    return _mm512_dpbf16_ps(sum, x, x);
 }
 INLINE vf vf_pair(vf low, vf high) {
     const __m512i x = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
@@ -36,5 +43,7 @@ INLINE vf vf_high(vf x) {
 #include "delta_chunk_amx_body.h"
 
 void gdn_delta_chunk_amx(const gdn_delta_chunk_args *a) {
+    const unsigned subnormals = subnormals_off();
     delta_chunk_amx_body(a);
+    subnormals_as_before(subnormals);
 }

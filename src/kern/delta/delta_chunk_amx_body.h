@@ -4,6 +4,8 @@
  *
  *     vf_transpose   VF_N vectors in place
  *     vf_words       two vectors to words, rounded to the nearest
+ *     vf_words_bf16  the same of bf16 in memory, from x on and from 16 further
+ *     vf_squares     a sum that gains, lane by lane, the squares of both halves of words
  *     vf_pair        the same, cut off
  *     vf_near        a vector whose numbers, cut off to bf16, are its own rounded to the nearest
  *     vf_low         the low halves of words as f32
@@ -59,8 +61,8 @@ typedef struct {
 } operand;
 
 INLINE void rows_of(operand a, int part) {
-    amx_load(4, a.at + part * a.part, ROW);
-    amx_load(5, a.at + part * a.part + a.next, ROW);
+    amx_load_past(4, a.at + part * a.part, ROW);
+    amx_load_past(5, a.at + part * a.part + a.next, ROW);
 }
 INLINE void columns_of(operand b, int part) {
     amx_load(6, b.at + part * b.part, ROW);
@@ -157,6 +159,7 @@ INLINE void update(const pass *p, int keys, const pass *next) {
         amx_dot(1, 2, 7);
         amx_dot(0, 2, 4);
         amx_dot(1, 2, 5);
+        call_aside(p->a);
         if (next != NULL)
             take_values(next, share(AMX_SIDE, i, tiles), share(AMX_SIDE, i + 1, tiles));
         if (i > 0) add_gain(p, i - 1);
@@ -174,7 +177,10 @@ INLINE void solve(const amx_work *w, const pass *next, int n) {
     for (int m = 0; m < 2; m++, a.at += 2 * AMX_TILE) {
         clear_tiles();
         add_products(a, AMX_PARTS, R, AMX_PARTS);
-        for (int i = 0; next != NULL && i < depth; i++) state_words(next, m * depth + i, n);
+        for (int i = 0; next != NULL && i < depth; i++) {
+            call_aside(next->a);
+            state_words(next, m * depth + i, n);
+        }
         store_tiles(m == 0 ? w->M : w->O);
     }
 }

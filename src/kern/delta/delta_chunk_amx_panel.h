@@ -132,14 +132,15 @@ INLINE void output_rows(const pass *p, int i, int end, target to) {
     for (; i < end; i++) {
         const vf f = vf_set1(ask[i]);
         UNROLL
-        for (int j = 0; j < PANEL; j++, M += VF_N, O += VF_N) {
-            const vf y = vf_fma(f, vf_load(M), vf_load(O));
+        for (int j = 0; j < PANEL; j += 2, M += 2 * VF_N, O += 2 * VF_N) {
+            const vf x = vf_fma(f, vf_load(M), vf_load(O));
+            const vf y = vf_fma(f, vf_load(M + VF_N), vf_load(O + VF_N));
             const int64_t at = i * stride + j * VF_N;
-            if (to == OUT_F32) vf_store(o32 + at, y);
-            else if (to == OUT_BF16) vf_store_bf16(o16 + at, y);
-            else if (to == PAST_F32) vf_stream(o32 + at, y);
-            else if (to == PAST_BF16) vf_stream_bf16(o16 + at, y);
-            else put_lanes(p, i, j, y);
+            if (to == OUT_F32) vf_store(o32 + at, x), vf_store(o32 + at + VF_N, y);
+            else if (to == OUT_BF16) vf_store_two_bf16(o16 + at, x, y);
+            else if (to == PAST_F32) vf_stream(o32 + at, x), vf_stream(o32 + at + VF_N, y);
+            else if (to == PAST_BF16) vf_stream_two_bf16(o16 + at, x, y);
+            else put_lanes(p, i, j, x), put_lanes(p, i, j + 1, y);
         }
     }
 }

@@ -45,10 +45,28 @@ INLINE vf put_row(const amx_work *w, float *to, const rows *x, int i, bool whole
     return squares;
 }
 
+/* The same of a whole row in bf16, whose words are those of memory. */
+INLINE vf put_row_bf16(const amx_work *w, float *to, const rows *x, int i) {
+    float *line = to + i / AMX_SIDE * w->depth * AMX_TILE + i % AMX_SIDE * AMX_SIDE;
+    const uint16_t *from = x->bf16 + i * x->stride;
+    vf squares = vf_zero();
+    for (int k = 0; k < w->depth; k++, line += AMX_TILE, from += 2 * AMX_SIDE)
+        for (int s = 0; s < AMX_SIDE; s += VF_N) {
+            const vf word = vf_words_bf16(from + s);
+            squares = vf_squares(word, squares);
+            vf_store(line + s, word);
+        }
+    return squares;
+}
+
 /* Rows i .. i + VF_N, and the sums of their squares in the lanes of one vector. */
-INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, bool whole, const parts *n) {
+typedef enum { SOME_ROW, WHOLE_ROW, WHOLE_BF16 } kind_of_row;
+INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, kind_of_row kind,
+                        const parts *n) {
     vf t[VF_N];
-    for (int j = 0; j < VF_N; j++) t[j] = put_row(w, to, x, i + j, whole, 1, n);
+    for (int j = 0; j < VF_N; j++)
+        t[j] = kind == WHOLE_BF16 ? put_row_bf16(w, to, x, i + j)
+                                  : put_row(w, to, x, i + j, kind == WHOLE_ROW, 1, n);
     vf_transpose(t);
     for (int j = VF_N / 2; j > 0; j /= 2)
         for (int l = 0; l < j; l++) t[l] = vf_add(t[l], t[l + j]);
@@ -58,18 +76,17 @@ INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, bool
 /* All rows, and scale, which takes them to their norm; rows from x->n on are zero.  A row whose squares
  * overflow is made small first, which leaves its bits. */
 INLINE void put_rows(const amx_work *w, float *to, const rows *x, float *scale, const parts *n) {
-    float squares[CHUNK], norm[CHUNK];
+    float squares[CHUNK], most = 0;
     const bool whole = x->n == CHUNK && x->dk == w->depth * 2 * AMX_SIDE;
     for (int i = 0; i < CHUNK; i += VF_N)
-        vf_store(squares + i, whole ? put_some_rows(w, to, x, i, true, n)
-                                    : put_some_rows(w, to, x, i, false, n));
-    for (int i = 0; i < CHUNK; i++) norm[i] = x->root / sqrtf(squares[i] + 1e-6f);
-    for (int i = 0; i < CHUNK; i++) {
-        if (x->root == 0) norm[i] = 1;
-        else if (!(squares[i] < 1e30f))
-            norm[i] = x->root / sqrtf(vf_hsum(put_row(w, to, x, i, false, 0x1p-80f, n)));
-        scale[i] = i < x->n ? norm[i] : 0;
-    }
+        vf_store(squares + i, !whole                        ? put_some_rows(w, to, x, i, SOME_ROW, n)
+                              : n->exact && x->bf16 != NULL ? put_some_rows(w, to, x, i, WHOLE_BF16, n)
+                                                            : put_some_rows(w, to, x, i, WHOLE_ROW, n));
+    for (int i = 0; i < CHUNK; i++) scale[i] = x->root == 0 ? 1 : x->root / sqrtf(squares[i] + 1e-6f);
+    for (int i = 0; i < CHUNK; i++) most = squares[i] < 1e30f ? most : 1;
+    for (int i = 0; i < x->n && x->root != 0 && most > 0; i++)
+        if (!(squares[i] < 1e30f))
+            scale[i] = x->root / sqrtf(vf_hsum(put_row(w, to, x, i, false, 0x1p-80f, n)));
 }
 
 INLINE void turn_words(const float *from, float *to) {

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "../vec/subnormal.h"
 #include "../vec/vec_avx512.h"
 
 enum { MM_ROWS = 4, TRI_ROWS = 8, SCORE_ROWS = 8 };
@@ -54,6 +55,11 @@ INLINE void pack_parts(float *x) {
 #include "delta_chunk_pairs_body.h"
 
 void gdn_delta_chunk_avx512bf16(const gdn_delta_chunk_args *a) {
-    if (a->bf16) delta_chunk_pairs_body(a);
-    else gdn_delta_chunk_avx512(a);
+    if (!a->bf16) {
+        gdn_delta_chunk_avx512(a);
+        return;
+    }
+    const unsigned subnormals = subnormals_off();
+    delta_chunk_pairs_body(a);
+    subnormals_as_before(subnormals);
 }

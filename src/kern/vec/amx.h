@@ -11,6 +11,8 @@
  * defines GDN_AMX_MODEL first, which gives the same functions in plain C for any machine: how the
  * loops around the instructions are tested without them.
  *
+ * amx_load_past() is amx_load() of what the first cache need not keep.
+ *
  * amx_begin() sets the rows of each tile, and amx_end() gives the registers back: between the two
  * the thread must not leave the kernel. */
 #ifndef GDN_KERN_AMX_H
@@ -48,6 +50,11 @@ static inline void amx_end(void) { __asm__ volatile("tilerelease" : : : "memory"
                      :                                                              \
                      : "r"((const void *)(from)), "r"((int64_t)(stride))            \
                      : "memory")
+#define amx_load_past(t, from, stride)                                              \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t                              \
+                     :                                                              \
+                     : "r"((const void *)(from)), "r"((int64_t)(stride))            \
+                     : "memory")
 #define amx_store(t, to, stride)                                                    \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)"                            \
                      :                                                              \
@@ -78,6 +85,9 @@ static inline void amx_load(int t, const void *from, int64_t stride) {
     amx_zero(t);
     for (int i = 0; i < amx_model.rows[t]; i++)
         memcpy(amx_model.word[t][i], (const char *)from + i * stride, 64);
+}
+static inline void amx_load_past(int t, const void *from, int64_t stride) {
+    amx_load(t, from, stride);
 }
 static inline void amx_store(int t, void *to, int64_t stride) {
     for (int i = 0; i < amx_model.rows[t]; i++)
