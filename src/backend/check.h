@@ -35,7 +35,8 @@ enum { GDN_MAX_NAMED = 24 };
 
 /* The first n_out of n tensors are outputs, scratch included: each distinct in itself, and between
  * its first and last byte apart from all others.  Views that lie side by side in the rows of one
- * matrix, or in the pages of one pool, are apart.  Tensors are checked ones, or have no buffer; n is GDN_MAX_NAMED at most. */
+ * matrix, or in the pages of one pool, are apart.  Tensors are checked ones, or have no buffer; n is
+ * GDN_MAX_NAMED at most. */
 gdn_status gdn_check_apart(const char *op, const gdn_named *t, int n_out, int n, gdn_err *err);
 
 #define CHECK(field, types, ...)                                                          \

@@ -26,6 +26,14 @@ INLINE vf vf_pair(vf low, vf high) {
     return _mm256_or_ps(vf_high(high), _mm256_castsi256_ps(x));
 }
 INLINE vf vf_words_bf16(const uint16_t *x) { return vf_pair(vf_load_bf16(x), vf_load_bf16(x + 16)); }
+INLINE void vf_store_two_bf16(uint16_t *p, vf x, vf y) {
+    vf_store_bf16(p, x);
+    vf_store_bf16(p + 8, y);
+}
+INLINE void vf_stream_two_bf16(uint16_t *p, vf x, vf y) {
+    vf_stream_bf16(p, x);
+    vf_stream_bf16(p + 8, y);
+}
 INLINE vf vf_squares(vf words, vf sum) {
     const vf x = vf_low(words), y = vf_high(words);
     return vf_fma(y, y, vf_fma(x, x, sum));

@@ -15,8 +15,8 @@
  * bf16 has, so that rounding them loses nothing, and the update takes k and the decayed U in bf16,
  * that of the last tokens in two parts.  A variant may keep f32 in all of these, and may have an f32
  * as the sum of two bf16, which is 16 bits of it; one that takes bf16 has numbers below 2^-126 as
- * zeros.  A number that is none shows in all tokens from
- * its own on, and may show in those before it that share its chunk.
+ * zeros.  A number that is none shows in all tokens from its own on, and may show in those before it
+ * that share its chunk.
  *
  * Rows of S are independent: a row's result depends on nothing but that row and the tokens, not
  * on v0 and v1.  It does depend on where a call begins, because chunks are counted from there. */
@@ -26,7 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256, GDN_DELTA_CHUNK_ASIDE = 20 };
+enum { GDN_DELTA_CHUNK = 32, GDN_DELTA_CHUNK_DK = 256, GDN_DELTA_CHUNK_ASIDE = 8 };
 
 /* n_tok tokens of one value head, rows v0 <= j < v1.  Strides in elements. */
 typedef struct {

@@ -18,6 +18,12 @@ INLINE vf vf_in_turn(__m512i x) {
 }
 INLINE vf vf_words(vf low, vf high) { return vf_in_turn((__m512i)_mm512_cvtne2ps_pbh(high, low)); }
 INLINE vf vf_words_bf16(const uint16_t *x) { return vf_in_turn(_mm512_loadu_si512(x)); }
+INLINE void vf_store_two_bf16(uint16_t *p, vf x, vf y) {
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+}
+INLINE void vf_stream_two_bf16(uint16_t *p, vf x, vf y) {
+    _mm512_stream_si512((void *)p, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+}
 INLINE vf vf_squares(vf words, vf sum) {
     const __m512bh x = (__m512bh)_mm512_castps_si512(words);
     return _mm512_dpbf16_ps(sum, x, x);

@@ -6,7 +6,8 @@
  *     vf_words       two vectors to words, rounded to the nearest
  *     vf_words_bf16  the same of bf16 in memory, from x on and from 16 further
  *     vf_squares     a sum that gains, lane by lane, the squares of both halves of words
- *     vf_pair        the same, cut off
+ *     vf_pair        two vectors to words, cut off
+ *     vf_store_two_bf16, vf_stream_two_bf16   two vectors to memory, as bf16 one after the other
  *     vf_near        a vector whose numbers, cut off to bf16, are its own rounded to the nearest
  *     vf_low         the low halves of words as f32
  *     vf_high        the high ones
@@ -126,7 +127,7 @@ INLINE void multiply(const amx_work *w, float *to, int n, const pass *before) {
         for (int k = 0; k < depth; k++, a.at += AMX_TILE, b.at += 2 * AMX_TILE) {
             add_products(a, n, b, n);
             if (before == NULL) continue;
-            call_aside(before->a);
+            if (k % 2 == 0) call_aside(before->a);
             const int n_row = m == 0 ? AMX_SIDE : CHUNK;
             const int i = share(n_row, k, depth), end = share(n_row, k + 1, depth);
             if (m == 0) update_words(before, i, end);
@@ -159,7 +160,7 @@ INLINE void update(const pass *p, int keys, const pass *next) {
         amx_dot(1, 2, 7);
         amx_dot(0, 2, 4);
         amx_dot(1, 2, 5);
-        call_aside(p->a);
+        if (i % 4 == 0) call_aside(p->a);
         if (next != NULL)
             take_values(next, share(AMX_SIDE, i, tiles), share(AMX_SIDE, i + 1, tiles));
         if (i > 0) add_gain(p, i - 1);
@@ -177,10 +178,8 @@ INLINE void solve(const amx_work *w, const pass *next, int n) {
     for (int m = 0; m < 2; m++, a.at += 2 * AMX_TILE) {
         clear_tiles();
         add_products(a, AMX_PARTS, R, AMX_PARTS);
-        for (int i = 0; next != NULL && i < depth; i++) {
-            call_aside(next->a);
-            state_words(next, m * depth + i, n);
-        }
+        if (next != NULL) call_aside(next->a);
+        for (int i = 0; next != NULL && i < depth; i++) state_words(next, m * depth + i, n);
         store_tiles(m == 0 ? w->M : w->O);
     }
 }

@@ -76,15 +76,16 @@ INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, kind
 /* All rows, and scale, which takes them to their norm; rows from x->n on are zero.  A row whose squares
  * overflow is made small first, which leaves its bits. */
 INLINE void put_rows(const amx_work *w, float *to, const rows *x, float *scale, const parts *n) {
-    float squares[CHUNK], most = 0;
+    float squares[CHUNK];
+    bool long_row = false;
     const bool whole = x->n == CHUNK && x->dk == w->depth * 2 * AMX_SIDE;
     for (int i = 0; i < CHUNK; i += VF_N)
         vf_store(squares + i, !whole                        ? put_some_rows(w, to, x, i, SOME_ROW, n)
                               : n->exact && x->bf16 != NULL ? put_some_rows(w, to, x, i, WHOLE_BF16, n)
                                                             : put_some_rows(w, to, x, i, WHOLE_ROW, n));
     for (int i = 0; i < CHUNK; i++) scale[i] = x->root == 0 ? 1 : x->root / sqrtf(squares[i] + 1e-6f);
-    for (int i = 0; i < CHUNK; i++) most = squares[i] < 1e30f ? most : 1;
-    for (int i = 0; i < x->n && x->root != 0 && most > 0; i++)
+    for (int i = 0; i < CHUNK; i++) long_row |= !(squares[i] < 1e30f);
+    for (int i = 0; i < x->n && x->root != 0 && long_row; i++)
         if (!(squares[i] < 1e30f))
             scale[i] = x->root / sqrtf(vf_hsum(put_row(w, to, x, i, false, 0x1p-80f, n)));
 }

@@ -82,14 +82,6 @@ static inline void vf_stream(float *p, vf x) { _mm256_stream_ps(p, x); }
 static inline void vf_stream_bf16(uint16_t *p, vf x) {
     _mm_stream_si128((__m128i *)p, vf_to_bf16_(x));
 }
-static inline void vf_store_two_bf16(uint16_t *p, vf x, vf y) {
-    vf_store_bf16(p, x);
-    vf_store_bf16(p + 8, y);
-}
-static inline void vf_stream_two_bf16(uint16_t *p, vf x, vf y) {
-    vf_stream_bf16(p, x);
-    vf_stream_bf16(p + 8, y);
-}
 static inline void vf_store_bf16_n(uint16_t *p, vf x, int n) {
     uint16_t t[8];
     vf_store_bf16(t, x);

@@ -88,20 +88,6 @@ static inline void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
 static inline void vf_stream_bf16(uint16_t *p, vf x) {
     _mm256_stream_si256((__m256i *)p, vf_to_bf16_(x));
 }
-/* Two vectors to one line. */
-static inline __m512i vf_two_to_bf16_(vf x, vf y) {
-#ifdef __AVX512BF16__
-    return (__m512i)_mm512_cvtne2ps_pbh(y, x);
-#else
-    return _mm512_inserti64x4(_mm512_castsi256_si512(vf_to_bf16_(x)), vf_to_bf16_(y), 1);
-#endif
-}
-static inline void vf_store_two_bf16(uint16_t *p, vf x, vf y) {
-    _mm512_storeu_si512(p, vf_two_to_bf16_(x, y));
-}
-static inline void vf_stream_two_bf16(uint16_t *p, vf x, vf y) {
-    _mm512_stream_si512((void *)p, vf_two_to_bf16_(x, y));
-}
 static inline void vf_store_bf16_n(uint16_t *p, vf x, int n) {
     _mm256_mask_storeu_epi16(p, vf_mask_(n), vf_to_bf16_(x));
 }
