@@ -132,12 +132,10 @@ void gdn_kern_select(gdn_kern *k, unsigned isa_mask) {
         k->attn_block = gdn_attn_block_avx512bf16;
         k->conv = gdn_conv_avx512bf16;
         k->delta_chunk = gdn_delta_chunk_avx512bf16;
-        k->delta_chunk_past = false;
         k->linear = gdn_linear_avx512bf16;
     }
     if (isa & GDN_ISA_AMX) {
         k->delta_chunk = gdn_delta_chunk_amx;
-        k->delta_chunk_past = true;
         k->linear = gdn_linear_amx;
     }
 #endif

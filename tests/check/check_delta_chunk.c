@@ -6,7 +6,7 @@
 
 #include "../../src/base/half.h"
 #include "../../src/base/stream.h"
-#include "delta_chunk_amx_avx2.h"
+#include "delta_chunk_models.h"
 
 void check_delta_chunk(check *c);
 
@@ -61,12 +61,20 @@ typedef struct {
     float *q, *k, *v, *g, *beta;
 } tokens;
 
+/* Raw ones in bf16 are numbers that bf16 has. */
+static void round_row(const gdn_delta_chunk_args *a, float *x) {
+    for (int i = 0; i < a->dk && a->bf16 && a->raw; i++)
+        x[i] = gdn_bf16_to_f32(gdn_f32_to_bf16(x[i]));
+}
+
 static void fill_tokens(const gdn_delta_chunk_args *a, kind what, const tokens *x) {
     const size_t row = (size_t)a->dk * sizeof(float);
     for (int64_t t = 0; t < a->n_tok; t++) {
-        float *k = x->k + t * a->k_stride;
-        unit_row(x->q + t * a->q_stride, a->dk, 1 / sqrtf((float)a->dk));
+        float *q = x->q + t * a->q_stride, *k = x->k + t * a->k_stride;
+        unit_row(q, a->dk, 1 / sqrtf((float)a->dk));
         unit_row(k, a->dk, 1);
+        round_row(a, q);
+        round_row(a, k);
         if (what == ONE_KEY && t > 0) memcpy(k, x->k, row);
         if (what == FOUR_KEYS && t > 3) memcpy(k, x->k + t % 4 * a->k_stride, row);
         if (what == EDGES && t % 9 == 7) memset(k, 0, row);
@@ -175,14 +183,18 @@ static void check_nan(check *c, const job *whole, const tokens *x, const float *
     }
 }
 
-static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t dk, int32_t dv,
+typedef enum { IN_F32, ROUNDED, EXACT } operands; /* EXACT: bf16 has keys and queries, raw ones */
+static const char *const operands_name[] = {"f32", "bf16", "exact bf16"};
+
+static void delta_chunk(check *c, kind what, operands in, int32_t n_tok, int32_t dk, int32_t dv,
                         int32_t v0, int32_t v1) {
     gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
     if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d rows %d..%d %s",
-                     bf16 ? "bf16" : "f32", n_tok, dk, dv, v0, v1, kind_name[what]))
+                     operands_name[in], n_tok, dk, dv, v0, v1, kind_name[what]))
         return;
+    const bool bf16 = in != IN_F32;
     gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v0 = v0, .v1 = v1,
-                              .bf16 = bf16, .first = true, .last = true};
+                              .bf16 = bf16, .raw = in == EXACT, .first = true, .last = true};
     a.o_stride = dv + 5, a.q_stride = dk + 3, a.k_stride = dk + 1, a.v_stride = dv + 2;
     a.gate_stride = 3;
     const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * a.o_stride;
@@ -230,7 +242,7 @@ static void delta_chunk(check *c, kind what, bool bf16, int32_t n_tok, int32_t d
     }
     check_bits(c, "S before v0", S_before, S1, (size_t)v0 * dk, sizeof *S1);
     check_bits(c, "S from v1", S_before + v1 * dk, S1 + v1 * dk, (size_t)(dv - v1) * dk, 4);
-    if (fn == gdn_delta_chunk_ref && what != FORGOTTEN)
+    if (fn == gdn_delta_chunk_ref && what != FORGOTTEN && in != EXACT)
         check_definitions(c, &a, S_before, S2, o2, alpha);
     check_cuts(c, &j, S_before, S2, o2, nS, no);
     check_nan(c, &j, &x, S_before, S2, o2, nS, no);
@@ -243,15 +255,10 @@ typedef struct {
     uint8_t *held;
 } head;
 
-static void raw_row(float *x, int32_t n, int64_t t, bool bf16) {
+static void raw_row(const gdn_delta_chunk_args *a, float *x, int64_t t) {
     static const float length[] = {1, 30, 1e-3f, 0, 1e25f, 1e-6f, 5};
-    unit_row(x, n, length[t % 7]);
-    for (int i = 0; i < n && bf16; i++) {
-        uint32_t u;
-        memcpy(&u, x + i, sizeof u);
-        u &= 0xffff0000u;
-        memcpy(x + i, &u, sizeof u);
-    }
+    unit_row(x, a->dk, length[t % 7]);
+    round_row(a, x);
 }
 
 /* One head's call for n tokens from t on. */
@@ -270,16 +277,16 @@ static gdn_delta_chunk_args head_args(const gdn_delta_chunk_args *a, const head 
 
 static void shared_key(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t dv) {
     gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
-    if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d shared key", bf16 ? "bf16" : "f32",
-                     n_tok, dk, dv))
+    if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d shared key",
+                     operands_name[bf16], n_tok, dk, dv))
         return;
     gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v1 = dv, .bf16 = bf16, .raw = true};
     a.o_stride = dv, a.q_stride = dk, a.k_stride = dk, a.v_stride = dv, a.gate_stride = 1;
     const size_t nS = (size_t)dk * dv, no = (size_t)n_tok * dv, to_line = c->bench ? 0 : 60;
     float *q = check_f32(c, "q", (size_t)n_tok * dk), *k = check_f32(c, "k", (size_t)n_tok * dk);
     for (int64_t t = 0; t < n_tok; t++) {
-        raw_row(q + t * dk, dk, t + 2, bf16);
-        raw_row(k + t * dk, dk, t, bf16);
+        raw_row(&a, q + t * dk, t + 2);
+        raw_row(&a, k + t * dk, t);
     }
     a.q = q, a.k = k;
     head heads[2];
@@ -325,11 +332,11 @@ static uint16_t *halves(check *c, const char *what, const float *x, size_t n) {
 
 /* Rows in bf16, and output past the caches, change where numbers lie and nothing else. */
 static void other_rows(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t dv) {
+    enum { LINE = 32 };
     gdn_delta_chunk_fn *fn = c->kern->delta_chunk;
     if (!check_begin(c, (check_fn *)fn, "delta_chunk %s n%d dk%d dv%d rows in bf16",
-                     bf16 ? "bf16" : "f32", n_tok, dk, dv))
+                     operands_name[bf16], n_tok, dk, dv))
         return;
-    enum { LINE = 32 };
     gdn_delta_chunk_args a = {.n_tok = n_tok, .dk = dk, .dv = dv, .v1 = dv, .bf16 = bf16, .raw = true};
     a.o_stride = (dv + LINE - 1) / LINE * LINE;
     a.q_stride = dk + 3, a.k_stride = dk + 1, a.v_stride = dv + 2, a.gate_stride = 1;
@@ -341,18 +348,19 @@ static void other_rows(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t d
     float *g = check_f32(c, "g", n_tok), *beta = check_f32(c, "beta", n_tok);
     float *S0 = check_f32(c, "S", nS), *S1 = check_f32(c, "S of bf16", nS);
     float *o = check_f32(c, "o", no), *past = check_f32(c, "o past the caches", no + LINE);
+    gdn_delta_chunk_args in_bf16 = a;
+    in_bf16.bf16 = true;
     for (int64_t t = 0; t < n_tok; t++) {
-        raw_row(q + t * a.q_stride, dk, t + 2, true);
-        raw_row(k + t * a.k_stride, dk, t, true);
+        raw_row(&in_bf16, q + t * a.q_stride, t + 2);
+        raw_row(&in_bf16, k + t * a.k_stride, t);
         check_fill(v + t * a.v_stride, dv, -1, 1);
-        for (int i = 0; i < dv; i++) {
-            float *x = v + t * a.v_stride + i;
-            *x = gdn_bf16_to_f32(gdn_f32_to_bf16(*x));
-        }
+        float *row = v + t * a.v_stride;
+        for (int i = 0; i < dv; i++) row[i] = gdn_bf16_to_f32(gdn_f32_to_bf16(row[i]));
         gate_of(PLAIN, t, g + t, beta + t);
     }
-    check_fill(S0, nS, -0.3f, 0.3f);
-    memcpy(S1, S0, nS * sizeof *S0);
+    float *S_before = check_f32(c, "S before", nS);
+    check_fill(S_before, nS, -0.3f, 0.3f);
+    memcpy(S0, S_before, nS * sizeof *S0);
     memset(o, 0, no * sizeof *o);
     const size_t to_line = c->bench ? 0 : 60;
     uint8_t *held = check_bytes(c, "held", to_line + gdn_delta_chunk_held(dk, dv));
@@ -365,16 +373,21 @@ static void other_rows(check *c, bool bf16, int32_t n_tok, int32_t dk, int32_t d
     int calls = 0;
     float *line = past + (64 - (uintptr_t)past % 64) % 64 / sizeof *past;
     uint16_t *out = (uint16_t *)(void *)line;
-    j.a.q = j.a.k = j.a.v = NULL, j.a.o = NULL, j.a.S = S1, j.a.past = true, j.a.o_bf16 = out;
+    j.a.q = j.a.k = j.a.v = NULL, j.a.o = NULL, j.a.S = S1, j.a.o_bf16 = out;
     j.a.q_bf16 = halves(c, "q in bf16", q, nq), j.a.k_bf16 = halves(c, "k in bf16", k, nk);
     j.a.v_bf16 = halves(c, "v in bf16", v, nv);
     j.a.aside = count_call, j.a.aside_arg = &calls;
-    run(&j);
-    gdn_stream_done();
     bool same = true;
-    for (int64_t t = 0; t < n_tok; t++)
-        for (int i = 0; i < dv; i++)
-            same &= out[t * a.o_stride + i] == gdn_f32_to_bf16(o[t * a.o_stride + i]);
+    for (int i = 0; i < 2; i++) {
+        memcpy(S1, S_before, nS * sizeof *S1);
+        j.a.past = i == 0;
+        memset(out, 0xff, no * sizeof *out);
+        run(&j);
+        gdn_stream_done();
+        for (int64_t t = 0; t < n_tok; t++)
+            for (int d = 0; d < dv; d++)
+                same &= out[t * a.o_stride + d] == gdn_f32_to_bf16(o[t * a.o_stride + d]);
+    }
     check_that(c, same, "o in bf16 is o");
     check_bits(c, "S of rows in bf16", S0, S1, nS, sizeof *S0);
     check_that(c, fn == gdn_delta_chunk_ref || calls > 0, "never called aside");
@@ -434,23 +447,26 @@ static void speed(check *c, bool bf16, int32_t n_tok, int32_t rows, bool raw) {
     check_end(c);
 }
 
-/* The model is slow: fewer tokens, and fewer rows, each of which is a call of its own when cut. */
-static void all(check *c, bool model) {
+/* A model is slow: fewer tokens, and fewer rows, each of which is a call of its own when cut. */
+static void kinds(check *c, operands in, bool model) {
     const int32_t few = model ? 40 : 75, many = model ? 100 : 2000, rows = model ? 20 : 128;
-    for (int b = 0; b < 2; b++) {
-        for (int32_t n = 1; n <= 70; n++) delta_chunk(c, PLAIN, b, n, 24, 5, 0, 5);
-        for (kind what = PLAIN; what <= FORGOTTEN; what++) {
-            delta_chunk(c, what, b, few, 128, rows, 0, rows); /* the released head          */
-            delta_chunk(c, what, b, few - 5, 72, 37, 0, 37);  /* nothing fills its vectors  */
-        }
-        delta_chunk(c, PLAIN, b, many, 128, 37, 5, 32); /* long, part of the rows        */
-        delta_chunk(c, SLOW, b, many, 128, 16, 0, 16);
-        delta_chunk(c, ONE_KEY, b, many, 128, 16, 0, 16);
-        delta_chunk(c, FOUR_KEYS, b, many, 128, 16, 0, 16);
-        delta_chunk(c, EDGES, b, many, 128, 16, 0, 16);
-        delta_chunk(c, PLAIN, b, 40, 256, 40, 0, 40);  /* the largest dk                */
-        delta_chunk(c, PLAIN, b, 33, 136, 20, 1, 19);
-        delta_chunk(c, EDGES, b, 64, 8, 1, 0, 1);      /* the smallest                  */
+    for (int32_t n = 1; n <= 70; n++) delta_chunk(c, PLAIN, in, n, 24, 5, 0, 5);
+    for (kind what = PLAIN; what <= FORGOTTEN; what++) {
+        delta_chunk(c, what, in, few, 128, rows, 0, rows); /* the released head          */
+        delta_chunk(c, what, in, few - 5, 72, 37, 0, 37);  /* nothing fills its vectors  */
+    }
+    delta_chunk(c, PLAIN, in, many, 128, 37, 5, 32); /* long, part of the rows        */
+    delta_chunk(c, SLOW, in, many, 128, 16, 0, 16);
+    delta_chunk(c, ONE_KEY, in, many, 128, 16, 0, 16);
+    delta_chunk(c, FOUR_KEYS, in, many, 128, 16, 0, 16);
+    delta_chunk(c, EDGES, in, many, 128, 16, 0, 16);
+    delta_chunk(c, PLAIN, in, 40, 256, 40, 0, 40);  /* the largest dk                */
+    delta_chunk(c, PLAIN, in, 33, 136, 20, 1, 19);
+    delta_chunk(c, EDGES, in, 64, 8, 1, 0, 1);      /* the smallest                  */
+}
+/* Operands from `in` on. */
+static void all(check *c, operands in, bool model) {
+    for (int b = in != IN_F32; b < 2; b++) {
         shared_key(c, b, 77, 128, 128);
         shared_key(c, b, 70, 40, 37);
         other_rows(c, b, 77, 128, 128);
@@ -461,16 +477,24 @@ static void all(check *c, bool model) {
         speed(c, b, 32, 128, false);
         speed(c, b, 64, 128, true);
     }
+    for (; in <= EXACT; in++) kinds(c, in, model);
 }
 
-void check_delta_chunk(check *c) {
-    all(c, false);
 #if defined(__x86_64__)
-    if (c->kern->delta_chunk != gdn_delta_chunk_avx2) return;
+static void check_model(const check *c, gdn_delta_chunk_fn *fn, operands in, const char *name) {
     gdn_kern k = *c->kern;
     check model = *c;
-    k.delta_chunk = delta_chunk_amx_model;
-    model.kern = &k, model.isa = "amx model";
-    all(&model, true);
+    k.delta_chunk = fn;
+    model.kern = &k, model.isa = name;
+    all(&model, in, true);
+}
+#endif
+
+void check_delta_chunk(check *c) {
+    all(c, IN_F32, false);
+#if defined(__x86_64__)
+    if (c->kern->delta_chunk != gdn_delta_chunk_avx2) return;
+    check_model(c, delta_chunk_amx_model, IN_F32, "amx model");
+    check_model(c, delta_chunk_pairs_model, EXACT, "pairs model");
 #endif
 }

@@ -1,16 +1,10 @@
 /* delta_chunk_amx_body.h - the gated delta rule in chunks of 32 in AMX's tiles; included by
- * delta_chunk_amx.c after a vec_<isa>.h, vec/amx.h and these names, where a word is two bf16 in four
- * bytes, the low one first:
+ * delta_chunk_amx.c after a vec_<isa>.h, vec/amx.h and, besides those of delta_chunk_words.h, these
+ * names:
  *
  *     vf_transpose   VF_N vectors in place
- *     vf_words       two vectors to words, rounded to the nearest
- *     vf_words_bf16  the same of bf16 in memory, from x on and from 16 further
- *     vf_squares     a sum that gains, lane by lane, the squares of both halves of words
- *     vf_pair        two vectors to words, cut off
+ *     vf_words_bf16  words of bf16 in memory, from x on and from 16 further
  *     vf_store_two_bf16, vf_stream_two_bf16   two vectors to memory, as bf16 one after the other
- *     vf_near        a vector whose numbers, cut off to bf16, are its own rounded to the nearest
- *     vf_low         the low halves of words as f32
- *     vf_high        the high ones
  *
  * Once a head, T = A^-1 and P T are made in vectors.  Then lanes run over rows of S, that is over value
  * channels, and the state is held turned in panels of 32 of them.  Of a panel
@@ -37,14 +31,15 @@
 
 enum {
     CHUNK = GDN_DELTA_CHUNK,
-    CV = CHUNK / VF_N,
     HALF = AMX_SIDE / VF_N,            /* vectors of a tile's row   */
     PANEL = AMX_PANEL / VF_N,
     ROW = AMX_SIDE * (int)sizeof(float), /* bytes from row to row of a tile */
     LINE = AMX_PANEL * (int)sizeof(float), /* of M and X */
 };
 
+#include "delta_chunk_gates.h"
 #include "delta_chunk_tile.h"
+#include "delta_chunk_words.h"
 
 /* What is in how many parts. */
 typedef struct {
@@ -96,19 +91,6 @@ INLINE void add_products(operand a, int a_parts, operand b, int b_parts) {
     rows_of(a, 0);
     if (b_parts == 2) columns_of(b, 1), four_dots();
     columns_of(b, 0), four_dots();
-}
-
-/* Two vectors to words: with two parts the second is what the first left.  A number that is none is
- * in the last part whatever its bits. */
-INLINE void put_words(float *to, int64_t part, vf low, vf high, int n) {
-    if (n == 2) {
-        const vf x = vf_near(low), y = vf_near(high);
-        vf_store(to, vf_pair(x, y));
-        low = vf_sub(low, vf_high(x));
-        high = vf_sub(high, vf_high(y));
-        to += part;
-    }
-    vf_store(to, vf_words(low, high));
 }
 
 #include "delta_chunk_amx_panel.h"
@@ -232,10 +214,10 @@ INLINE void chunk_rows(const gdn_delta_chunk_args *a, const amx_work *w, int64_t
     else k.x += t0 * a->k_stride;
     if (a->q_bf16 != NULL) q.bf16 = a->q_bf16 + t0 * a->q_stride;
     else q.x += t0 * a->q_stride;
-    put_rows(w, w->left, &k, w->key_scale, n);
-    put_rows(w, w->left + 2 * w->depth * AMX_TILE, &q, w->query_scale, n);
+    put_rows(w, w->left, &k, w->g.key_scale, n);
+    put_rows(w, w->left + 2 * w->depth * AMX_TILE, &q, w->g.query_scale, n);
     turn_keys(w, n->keys);
-    multiply(w, w->scores, n->operands, NULL);
+    multiply(w, w->g.kk, n->operands, NULL);
 }
 
 /* Exact keys and queries, those that are rounded, and f32. */
@@ -268,7 +250,7 @@ INLINE void delta_chunk_amx_body(const gdn_delta_chunk_args *a) {
             else if (a->raw) rows_exact(a, &w, t, n);
             else rows_rounded(a, &w, t, n);
         }
-        gates(a, &w, t, n);
+        gates(a, &w.g, t, 0, n);
         invert(&w);
         if (!a->bf16) panels_f32(&chunk, first, last);
         else if (a->raw) panels_exact(&chunk, first, last);

@@ -85,7 +85,7 @@ typedef enum { IN_F32, IN_BF16, IN_PART } source;
 /* Words of R, rows i to end: of tokens i and i + 16. */
 INLINE void take_rows(const pass *p, int i, int end, source from) {
     const amx_work *w = p->w;
-    const float *take = w->take, *beta = w->beta, *M = w->M + i * AMX_PANEL;
+    const float *take = w->g.take, *beta = w->g.beta, *M = w->M + i * AMX_PANEL;
     const int64_t stride = p->a->v_stride;
     float *R = w->R;
     for (; i < end; i++) {
@@ -125,7 +125,7 @@ INLINE void update_words(const pass *p, int i, int end) {
 typedef enum { OUT_F32, OUT_BF16, PAST_F32, PAST_BF16, OUT_PART } target;
 INLINE void output_rows(const pass *p, int i, int end, target to) {
     const amx_work *w = p->w;
-    const float *M = w->M + (CHUNK + i) * AMX_PANEL, *O = w->O + i * AMX_PANEL, *ask = w->ask;
+    const float *M = w->M + (CHUNK + i) * AMX_PANEL, *O = w->O + i * AMX_PANEL, *ask = w->g.ask;
     const int64_t stride = p->a->o_stride, first = p->at * stride + p->v;
     float *o32 = p->a->o + first;
     uint16_t *o16 = p->a->o_bf16 + first;
@@ -167,7 +167,7 @@ INLINE void finish(const pass *p) {
 /* 16 rows of the turned state, decayed and with what they gain. */
 INLINE void add_gain(const pass *p, int i) {
     const int64_t column = 2 * p->w->depth * AMX_TILE;
-    const vf fade = vf_set1(p->w->from_start[CHUNK - 1]);
+    const vf fade = vf_set1(p->w->g.from_start[CHUNK - 1]);
     const float *D = p->w->D + i % 2 * 2 * AMX_TILE;
     float *S = p->S + i * AMX_TILE;
     for (int s = 0; s < AMX_TILE; s += VF_N) {

@@ -67,10 +67,7 @@ INLINE vf put_some_rows(const amx_work *w, float *to, const rows *x, int i, kind
     for (int j = 0; j < VF_N; j++)
         t[j] = kind == WHOLE_BF16 ? put_row_bf16(w, to, x, i + j)
                                   : put_row(w, to, x, i + j, kind == WHOLE_ROW, 1, n);
-    vf_transpose(t);
-    for (int j = VF_N / 2; j > 0; j /= 2)
-        for (int l = 0; l < j; l++) t[l] = vf_add(t[l], t[l + j]);
-    return t[0];
+    return lane_sums(t);
 }
 
 /* All rows, and scale, which takes them to their norm; rows from x->n on are zero.  A row whose squares
@@ -122,45 +119,6 @@ PART void turn_keys(const amx_work *w, int n) {
 
 /* ---- what depends on a head's gates ---- */
 
-/* Decays between two tokens are products of the tokens' own, row after row: no sum of logarithms
- * whose difference would be lost after a gate of -1e4, and no infinities. */
-PART void gates(const gdn_delta_chunk_args *a, const amx_work *w, int64_t t0, int n) {
-    static const float one_at[2 * CHUNK] = {[CHUNK - 1] = 1};
-    float g[CHUNK], decay[CHUNK], sum_g[CHUNK];
-    double sum = 0;
-    for (int i = 0; i < CHUNK; i++) {
-        const float x = i < n ? a->g[(t0 + i) * a->gate_stride] : 0;
-        g[i] = x < -1e4f ? -1e4f : x;
-        sum += (double)g[i];
-        sum_g[i] = (float)sum;
-        w->beta[i] = i < n ? a->beta[(t0 + i) * a->gate_stride] : 0;
-    }
-    vf e[CV], scale[CV];
-    for (int j = 0; j < CV; j++) {
-        const vf start = vf_exp(vf_load(sum_g + j * VF_N));
-        scale[j] = vf_load(w->key_scale + j * VF_N);
-        vf_store(decay + j * VF_N, vf_exp(vf_load(g + j * VF_N)));
-        vf_store(w->from_start + j * VF_N, start);
-        vf_store(w->ask + j * VF_N, vf_mul(start, vf_load(w->query_scale + j * VF_N)));
-        vf_store(w->take + j * VF_N,
-                 vf_sub(vf_zero(), vf_mul(vf_mul(start, vf_load(w->beta + j * VF_N)), scale[j])));
-        e[j] = vf_zero();
-    }
-    for (int i = 0; i < CHUNK; i++) { /* A's diagonal is not read */
-        const float *kk = w->scores + i * CHUNK, *qk = kk + CHUNK * CHUNK;
-        const vf alpha = vf_set1(decay[i]), query = vf_set1(w->query_scale[i]);
-        const vf beta = vf_set1(-w->beta[i] * w->key_scale[i]);
-        for (int j = 0; j < CV; j++) {
-            const int64_t at = i * CHUNK + j * VF_N;
-            const vf one = vf_load(one_at + CHUNK - 1 - i + j * VF_N);
-            e[j] = vf_fma(e[j], alpha, vf_mul(one, scale[j]));
-            vf_store(w->A + at, vf_mul(vf_mul(e[j], beta), vf_load(kk + j * VF_N)));
-            vf_store(w->P + at, vf_mul(vf_mul(e[j], query), vf_load(qk + j * VF_N)));
-        }
-    }
-    for (int j = 0; j < CV; j++) vf_store(w->to_end + j * VF_N, e[j]);
-}
-
 /* Rows of a tile of CV vectors as words of `solve`, each times a factor or as it is. */
 INLINE void put_solved(const amx_work *w, int m, int i, const float *factor, vf c[][CV]) {
     float *to = w->solve + (m + i / AMX_SIDE) * AMX_TILE + i % AMX_SIDE * AMX_SIDE;
@@ -178,7 +136,7 @@ INLINE void put_solved(const amx_work *w, int m, int i, const float *factor, vf 
 /* MOST_ROWS rows of T from i on, whose columns end after cols vectors: T = I - A T. */
 INLINE void invert_rows(const amx_work *w, int i, int cols, vf c[][CV]) {
     static const float one_at[2 * CHUNK] = {[CHUNK - 1] = 1};
-    const float *A = w->A + i * CHUNK;
+    const float *A = w->g.A + i * CHUNK;
     UNROLL
     for (int r = 0; r < MOST_ROWS; r++)
         UNROLL
@@ -203,7 +161,7 @@ INLINE void invert_rows(const amx_work *w, int i, int cols, vf c[][CV]) {
 
 /* The same rows of P T. */
 INLINE void asked_rows(const amx_work *w, int i, int cols, vf c[][CV]) {
-    const float *P = w->P + i * CHUNK, *T = w->T + i * CHUNK;
+    const float *P = w->g.P + i * CHUNK, *T = w->T + i * CHUNK;
     UNROLL
     for (int r = 0; r < MOST_ROWS; r++)
         UNROLL
@@ -230,7 +188,7 @@ PART void invert(const amx_work *w) {
         const bool half = i < AMX_SIDE;
         if (half) invert_rows(w, i, HALF, c);
         else invert_rows(w, i, CV, c);
-        put_solved(w, 0, i, w->to_end, c);
+        put_solved(w, 0, i, w->g.to_end, c);
         if (half) asked_rows(w, i, HALF, c);
         else asked_rows(w, i, CV, c);
         put_solved(w, 2, i, NULL, c);

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "delta_chunk.h"
+#include "delta_chunk_gates_work.h"
 
 enum {
     AMX_SIDE = 16,                    /* rows of a tile, and words of a row           */
@@ -22,17 +23,10 @@ typedef struct {
     /* Of the tokens alone, kept for the heads that share a key: */
     float *left;    /* [parts][4][depth] tiles    rows of K, then of Q                   */
     float *turned;  /* [parts][2 depth] tiles     K^T, a row all tokens                  */
-    float *scores;  /* [2 N][N]                   k_i . k_j, then q_i . k_j              */
-    float *key_scale, *query_scale; /* [N]        what is left to multiply k and q by    */
+    chunk_gates g;
     /* of a head's gates: */
-    float *A, *P;      /* [N][N]                  -A_ij, j < i; P_ij, j <= i             */
-    float *T;          /* [N][N]                  A^-1                                   */
-    float *beta;       /* [N]                                                            */
-    float *from_start; /* [N]                     exp(G_i)                               */
-    float *take;       /* [N]                     -beta_i exp(G_i), times k's scale      */
-    float *ask;        /* [N]                     exp(G_i), times q's scale              */
-    float *to_end;     /* [N]                     exp(G_last - G_i), times k's scale     */
-    float *solve;      /* [parts][4] tiles        rows of diag(to_end) T, then of P T    */
+    float *T;       /* [N][N]                     A^-1                                   */
+    float *solve;   /* [parts][4] tiles           rows of diag(to_end) T, then of P T    */
     /* and of a panel: */
     float *right;   /* [parts][depth][2] tiles    words of the state; before, of K^T     */
     float *M;       /* [2 N][AMX_PANEL]           K S^T, then Q S^T                      */
@@ -57,17 +51,7 @@ static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
     } part[] = {
         {&w->left, 4 * tiles},
         {&w->turned, 2 * tiles},
-        {&w->scores, 2 * N * N},
-        {&w->key_scale, N},
-        {&w->query_scale, N},
-        {&w->A, N * N},
-        {&w->P, N * N},
         {&w->T, N * N},
-        {&w->beta, N},
-        {&w->from_start, N},
-        {&w->take, N},
-        {&w->ask, N},
-        {&w->to_end, N},
         {&w->solve, AMX_PARTS * 4 * AMX_TILE},
         {&w->right, 2 * tiles},
         {&w->M, 2 * N * AMX_PANEL},
@@ -75,7 +59,7 @@ static inline int64_t amx_layout(amx_work *w, float *work, int32_t dk) {
         {&w->O, N * AMX_PANEL},
         {&w->D, 4 * AMX_TILE},
     };
-    int64_t n = 0;
+    int64_t n = chunk_gates_layout(&w->g, work, N);
     for (unsigned i = 0; i < sizeof part / sizeof *part; i++) {
         *part[i].p = work == NULL ? work : work + n;
         n += part[i].n;

@@ -15,6 +15,8 @@ static inline int tile_rows(int cols) { return cols == 1 ? 8 : 4; }
 
 #include "delta_chunk_turn_avx2.h"
 
+#include "delta_chunk_f32.h"
+
 #include "delta_chunk_body.h"
 
 void gdn_delta_chunk_avx2(const gdn_delta_chunk_args *a) {

@@ -16,6 +16,8 @@ static inline int tile_rows(int cols) {
 
 #include "delta_chunk_turn_avx512.h"
 
+#include "delta_chunk_f32.h"
+
 #include "delta_chunk_body.h"
 
 void gdn_delta_chunk_avx512(const gdn_delta_chunk_args *a) {

@@ -9,7 +9,6 @@
 
 #include "../../base/half.h"
 #include "delta_chunk_amx_work.h"
-#include "delta_chunk_pairs_work.h"
 #include "delta_chunk_work.h"
 
 static double element(const float *x, const uint16_t *bf16, int64_t i) {
@@ -57,21 +56,18 @@ void gdn_delta_chunk_ref(const gdn_delta_chunk_args *a) {
     for (int64_t row = a->v0; row < a->v1; row++) one_row(a, row);
 }
 
-/* The same for any number of rows: they pass in groups, and in panels. */
+/* The same for any number of rows: they pass in panels. */
 uint64_t gdn_delta_chunk_work(int32_t dk, int32_t rows) {
-    chunk_work f32;
-    pairs_work bf16;
+    chunk_work vectors;
     amx_work tiles;
-    const int64_t need[] = {chunk_layout(&f32, NULL, dk), pairs_layout(&bf16, NULL, dk),
-                            amx_layout(&tiles, NULL, dk)};
-    int64_t n = 0;
+    const int64_t n = chunk_layout(&vectors, NULL, dk), n_tiles = amx_layout(&tiles, NULL, dk);
     (void)rows;
-    for (unsigned i = 0; i < sizeof need / sizeof *need; i++)
-        if (need[i] > n) n = need[i];
-    return (uint64_t)n * sizeof(float);
+    return (uint64_t)(n > n_tiles ? n : n_tiles) * sizeof(float);
 }
 
-/* Whole panels of the variant that fills most up, which are whole vectors of any other. */
+/* Whole panels of the variant that fills most up, which are whole vectors of any other, and half as
+ * much again for words of the state. */
 uint64_t gdn_delta_chunk_held(int32_t dk, int32_t rows) {
-    return (uint64_t)(rows + AMX_PANEL - 1) / AMX_PANEL * (uint64_t)amx_panel_words(dk) * sizeof(float);
+    const uint64_t panels = (uint64_t)(rows + AMX_PANEL - 1) / AMX_PANEL;
+    return panels * (uint64_t)amx_panel_words(dk) * sizeof(float) / 2 * 3;
 }

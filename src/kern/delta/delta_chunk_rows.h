@@ -13,6 +13,14 @@ INLINE const float *row_in(const float *x, const uint16_t *bf16, int64_t at, int
     return space;
 }
 
+/* Of each of VF_N vectors the sum of its lanes, in the lanes of one. */
+INLINE vf lane_sums(vf *t) {
+    vf_transpose(t);
+    for (int j = VF_N / 2; j > 0; j /= 2)
+        for (int l = 0; l < j; l++) t[l] = vf_add(t[l], t[l + j]);
+    return t[0];
+}
+
 /* n lanes of values at element `at`. */
 INLINE vf value_in(const gdn_delta_chunk_args *a, int64_t at, int n) {
     if (a->v_bf16 == NULL) return vf_get(a->v + at, n);
@@ -27,6 +35,12 @@ INLINE void output_out(const gdn_delta_chunk_args *a, int64_t at, vf x, int n) {
         if (a->past && n == VF_N) vf_stream(a->o + at, x);
         else vf_put(a->o + at, x, n);
     }
+}
+
+/* cols vectors of outputs, the last of n lanes. */
+INLINE void outputs_out(const gdn_delta_chunk_args *a, int64_t at, const vf *y, int cols, int n) {
+    UNROLL
+    for (int j = 0; j < cols; j++) output_out(a, at + j * VF_N, y[j], j < cols - 1 ? VF_N : n);
 }
 
 INLINE void call_aside(const gdn_delta_chunk_args *a) {
