@@ -24,7 +24,7 @@ static const char *isa_name(unsigned isa) {
                                     : "plain C";
 }
 
-/* The instruction sets that GDN_ISA leaves of mask. */
+/* The instruction sets that GDN_ISA leaves of mask, or without it those that pay. */
 static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
     static const struct {
         const char *name;
@@ -35,7 +35,7 @@ static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
                {"avx512bf16", GDN_ISA_AVX2 | GDN_ISA_AVX512 | GDN_ISA_AVX512BF16},
                {"amx", GDN_ISA_ALL}};
     const char *want = gdn_switch_get(GDN_SWITCH_ISA);
-    *out = mask;
+    *out = mask == ~0u ? gdn_isa_fast() : mask;
     if (want == NULL) return GDN_OK;
     for (size_t i = 0; i < sizeof set / sizeof *set; i++)
         if (strcmp(want, set[i].name) == 0) {
@@ -71,7 +71,7 @@ static int cpu_list(gdn_device_info *out, int n) {
     if (granted > 0 && granted < (double)out->memory_bytes) out->memory_bytes = (uint64_t)granted;
     snprintf(out->name, sizeof out->name, "cpu");
     snprintf(out->description, sizeof out->description, "%s, %ld CPUs, %s", model, cpus,
-             isa_name(gdn_isa_detect()));
+             isa_name(gdn_isa_fast()));
     return 1;
 }
 

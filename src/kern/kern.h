@@ -60,6 +60,8 @@ typedef struct {
 } gdn_kern;
 
 unsigned gdn_isa_detect(void);
+/* The same without what makes this machine slower. */
+unsigned gdn_isa_fast(void);
 /* isa_mask & what the machine has. */
 void gdn_kern_select(gdn_kern *k, unsigned isa_mask);
 

@@ -97,11 +97,36 @@ static void measures(void **state) {
     gdn_pool_free(pool);
 }
 
+/* Of the instruction sets a machine has, those it does not use are those that are slower. */
+static void uses_what_pays(void **state) {
+    (void)state;
+    const unsigned have = gdn_isa_detect(), used = gdn_isa_fast();
+    assert_int_equal(have & ~(unsigned)GDN_ISA_AVX512BF16, used & ~(unsigned)GDN_ISA_AVX512BF16);
+    if (!(have & GDN_ISA_AVX512BF16) || (have & GDN_ISA_AMX)) {
+        assert_int_equal(have, used);
+        return;
+    }
+    gdn_pool *pool = NULL;
+    gdn_err err;
+    gdn_limits l;
+    double fma = 0, bf16 = 0;
+    assert_int_equal(gdn_pool_create(1, false, &pool, &err), GDN_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(gdn_limits_measure(pool, have, &l, &err), GDN_OK);
+        if (l.fma.best > fma) fma = l.fma.best;
+        if (l.bf16.best > bf16) bf16 = l.bf16.best;
+    }
+    /* Half as fast or twice. */
+    assert_int_equal((used & GDN_ISA_AVX512BF16) != 0, bf16 > 0.9 * fma);
+    gdn_pool_free(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_every_word),
         cmocka_unit_test(works_every_round),
         cmocka_unit_test(measures),
+        cmocka_unit_test(uses_what_pays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
