@@ -30,21 +30,7 @@ enum {
 #include "delta_chunk_words.h"
 #include "delta_chunk_work.h"
 
-/* c += a b of words, n deep, as product() has it. */
-INLINE void product_words(const float *a, int64_t row, int64_t step, const float *b, int64_t ldb,
-                          int n, int rows, int cols, tile c) {
-    for (int s = 0; s < n; s++, a += step, b += ldb) {
-        vf x[PANEL];
-        UNROLL
-        for (int j = 0; j < cols; j++) x[j] = vf_load(b + j * VF_N);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vf y = vf_set1(a[r * row]);
-            UNROLL
-            for (int j = 0; j < cols; j++) c[r][j] = word_fma(y, x[j], c[r][j]);
-        }
-    }
-}
+PRODUCT(product_words, word_fma)
 
 /* ---- what depends on the tokens alone ---- */
 

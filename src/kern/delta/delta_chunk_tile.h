@@ -9,21 +9,20 @@ enum { MOST_ROWS = 8 };
 /* A tile: rows of numbers, vectors of lanes. */
 typedef vf tile[MOST_ROWS][PANEL];
 
-/* c += a b, n deep: a steps by row and by depth, b by vectors of a row. */
-INLINE void product(const float *a, int64_t row, int64_t step, const float *b, int64_t ldb, int n,
-                    int rows, int cols, tile c) {
-    for (int s = 0; s < n; s++, a += step, b += ldb) {
-        vf x[PANEL];
-        UNROLL
-        for (int j = 0; j < cols; j++) x[j] = vf_load(b + j * VF_N);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vf y = vf_set1(a[r * row]);
-            UNROLL
-            for (int j = 0; j < cols; j++) c[r][j] = vf_fma(y, x[j], c[r][j]);
-        }
+/* c += a b, n deep: a steps by row and by depth, b by vectors of a row; fma multiplies and adds. */
+#define PRODUCT(name, fma)                                                                     \
+    INLINE void name(const float *a, int64_t row, int64_t step, const float *b, int64_t ldb,   \
+                     int n, int rows, int cols, tile c) {                                      \
+        for (int s = 0; s < n; s++, a += step, b += ldb) {                                     \
+            vf x[PANEL];                                                                       \
+            UNROLL for (int j = 0; j < cols; j++) x[j] = vf_load(b + j * VF_N);                \
+            UNROLL for (int r = 0; r < rows; r++) {                                            \
+                const vf y = vf_set1(a[r * row]);                                              \
+                UNROLL for (int j = 0; j < cols; j++) c[r][j] = fma(y, x[j], c[r][j]);         \
+            }                                                                                  \
+        }                                                                                      \
     }
-}
+PRODUCT(product, vf_fma)
 
 INLINE void clear(tile c, int rows, int cols) {
     UNROLL
