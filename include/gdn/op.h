@@ -30,7 +30,7 @@ typedef struct gdn_device gdn_device;
 typedef struct {
     int      n_thread; /* cpu: 0 for every CPU this process may use                       */
     bool     pin;      /* cpu: bind threads to CPUs                                       */
-    uint32_t isa_mask; /* cpu: instruction sets allowed, ~0 for all (tests)               */
+    uint32_t isa_mask; /* cpu: instruction sets allowed, ~0 for those that pay (tests)    */
     bool     dry_run;  /* xpu: for a driver without a GPU: results are not looked at      */
 } gdn_device_opts;
 GDN_API void gdn_device_opts_defaults(gdn_device_opts *o);

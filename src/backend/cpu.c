@@ -24,7 +24,7 @@ static const char *isa_name(unsigned isa) {
                                     : "plain C";
 }
 
-/* The instruction sets that GDN_ISA leaves of mask, or without it those that pay. */
+/* The instruction sets that GDN_ISA leaves of mask; without it mask, of all sets those that pay. */
 static gdn_status allowed_isa(unsigned mask, unsigned *out, gdn_err *err) {
     static const struct {
         const char *name;

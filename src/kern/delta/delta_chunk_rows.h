@@ -1,5 +1,5 @@
-/* delta_chunk_rows.h - rows of the chunked forms' arguments, in f32 or bf16; after a vec_<isa>.h and
- * delta_chunk_parts.h. */
+/* delta_chunk_rows.h - rows of the chunked forms' arguments, in f32 or bf16; after a vec_<isa>.h,
+ * vf_transpose and delta_chunk_parts.h. */
 #ifndef GDN_KERN_DELTA_CHUNK_ROWS_H
 #define GDN_KERN_DELTA_CHUNK_ROWS_H
 
