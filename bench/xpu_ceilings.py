@@ -11,7 +11,7 @@ Of one token at a context of 4,096, weights in bf16:
 
     weights   every matrix once, of experts the chosen ones and the shared one; the head; no draft head,
               no embeddings but a row
-    state     of each Gated DeltaNet layer hv 128 128 floats and 3 C bf16 (convolution), read and written
+    state     of each Gated DeltaNet layer hv 128 128 floats and 3 C (convolution), read and written
     keys      2 hkv 256 bf16 a position and layer of full attention, read
 
     operations   2 for each weight (prompts: without the head), 8 for an element of the state (decay,
@@ -56,7 +56,7 @@ def costs(d, layers, hq, hkv, hk, hv, ffn, experts, top, f, fs, vocab, tied):
     mlp = 3 * d * ffn + (experts + 1 if experts else 0) * d + 3 * d * fs
     body = full * attention + linear * gdn + layers * (mlp + top * expert)
     whole = body + layers * (experts - top) * expert + vocab * d * (1 if tied else 2)
-    state = linear * (hv * DK * DK * 4 + (W - 1) * channels * 2)
+    state = linear * (hv * DK * DK * 4 + (W - 1) * channels * 4)
     keys = full * 2 * hkv * HEAD * 2 * CONTEXT
     delta = linear * 8 * hv * DK * DK
     attend = full * 4 * hq * HEAD

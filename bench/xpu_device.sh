@@ -8,8 +8,8 @@
 #                                                     20 GB below ${TMPDIR:-/tmp}
 #
 # MODELS is the list of models, each "shape" or "shape:layers"; TOKENS how many are compared; PARTS
-# which of "vectors models operators" are run.  Fast mathematics may be as far from f32 as 1e-3, or as the
-# cpu's is: where a rounding sends a row to another expert, both are.
+# which of "vectors models operators" are run.  A model is wrong when its logits are further than 5e-4 from
+# the cpu's in f32, or those of fast mathematics 1e-3 in mean KL divergence.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 device=${1:?a device, as gdn devices names it} out=${2:?a file for the result}
@@ -80,7 +80,7 @@ import json, sys
 j = json.load(open(sys.argv[1]))
 bad = [m["model"] for m in j.get("models", [])
        if m.get("failed") or not (m["f32"]["finite"] and m["f32"]["largest_difference"] <= 5e-4)
-       or not (m["fast"]["finite"] and m["fast"]["mean_kl"] <= max(1e-3, 1.1 * m["cpu_fast"]["mean_kl"]))]
+       or not (m["fast"]["finite"] and m["fast"]["mean_kl"] <= 1e-3)]
 for m in bad: print("xpu_device.sh: %s is off" % m, file=sys.stderr)
 sys.exit(bool(bad))
 END

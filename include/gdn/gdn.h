@@ -46,10 +46,9 @@ GDN_API gdn_status gdn_device_find(const char *name, gdn_device_info *out, gdn_e
 typedef struct gdn_model gdn_model;
 
 typedef enum {
-    GDN_MATH_FAST, /* keys, values, convolution inputs and, where the machine gains from it
-                      (AMX, or AVX512_BF16 on AMD's cores), inputs of matrix products are
-                      rounded to bf16; not in models of less than 8 MiB, which would gain
-                      nothing                                                              */
+    GDN_MATH_FAST, /* keys, values and, where the machine gains from it (AMX, or AVX512_BF16
+                      on AMD's cores), inputs of matrix products are rounded to bf16; not in
+                      models of less than 8 MiB, which would gain nothing                  */
     GDN_MATH_F32,  /* everything in f32                                                   */
 } gdn_math;
 

@@ -272,7 +272,8 @@ typedef struct {
                                sequence; "align": also those at ends of blocks that a prefill
                                reached; "all": also those at every block's end                 */
     const char *kv_type;    /* keys and values: "bf16" (default), "f16", "f32", "fp8"          */
-    const char *conv_type;  /* convolution states: "bf16" (default), "f16", "f32"              */
+    const char *conv_type;  /* convolution states: "bf16" (default, as in vLLM), "f16", "f32"
+                               (what this library's engine keeps)                              */
     const char *state_type; /* recurrent states: "f32" (default), "bf16", "f16"                */
     int32_t     tp;         /* shards that the heads are divided among: 1                      */
     int32_t     n_draft;    /* tokens a step may draft: 0, up to 64                            */

@@ -39,8 +39,8 @@ static void print_model(const char *name, const gdn_plan_result *r) {
         printf("%s linear %d key heads of %d, %d value heads of %d", r->n_attn > 0 ? ";" : "",
                r->hk, r->dk, r->hv, r->dv);
     printf("\n");
-    printf("types       keys and values %s, convolution %s, states %s\n", r->kv_type,
-           r->conv_type, r->state_type);
+    printf("types       keys and values %s, convolution %s, states %s; gdn run has bf16, f32, f32\n",
+           r->kv_type, r->conv_type, r->state_type);
     printf("states      mode %s: ", r->mode);
     if (r->n_linear == 0) printf("there are none");
     else if (r->mamba_block_size == 0) printf("the last one of a sequence");
@@ -177,7 +177,7 @@ int cli_plan(int argc, char **argv) {
         { OPT_I32, 0, "spec", &o.n_draft, "N", "tokens a step may draft (0)", 0, 64, NULL },
         { OPT_TRUE, 0, "no-mtp", &no_mtp, NULL, "leave the draft head out", 0, 0, NULL },
         { OPT_STR, 0, "kv-type", &o.kv_type, "TYPE", "keys and values: bf16, f16, f32, fp8 (bf16)", 0, 0, NULL },
-        { OPT_STR, 0, "conv-type", &o.conv_type, "TYPE", "convolution states: bf16, f16, f32 (bf16)", 0, 0, NULL },
+        { OPT_STR, 0, "conv-type", &o.conv_type, "TYPE", "convolution states: bf16, f16, f32 (bf16, as in vLLM)", 0, 0, NULL },
         { OPT_STR, 0, "state-type", &o.state_type, "TYPE", "recurrent states: f32, bf16, f16 (f32)", 0, 0, NULL },
         { OPT_I32, 0, "block-size", &o.block_size, "N", "tokens of a page (default: the rule)", 1, 1 << 24, NULL },
         { OPT_I32, 0, "mamba-block-size", &o.mamba_block_size, "N", "mode all: states at multiples of N (64)", 1, 1 << 24, NULL },

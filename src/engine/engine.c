@@ -49,7 +49,7 @@ static gdn_status plan(gdn_engine *e, gdn_err *err) {
         .dk = c->dk,
         .dv = c->dv,
         .conv_width = c->conv_width,
-        .conv_bytes = gdn_type_bytes(m->kv),
+        .conv_bytes = gdn_type_bytes(m->conv),
         .state_bytes = 4,
         .kv_multiple = b->kv_block_multiple,
         .gdn_multiple = b->gdn_block_multiple,

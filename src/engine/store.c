@@ -111,8 +111,8 @@ static void describe(gdn_engine *e, const gdn_adapter *a, gdn_store_head *h) {
                           .flags = e->opts.mtp ? GDN_STORE_MTP : 0};
     snprintf(h->kernels, sizeof h->kernels, "%s %s", b->name,
              b->kernels != NULL ? b->kernels(m->device) : "");
-    snprintf(h->types, sizeof h->types, "keys %s, products %s", gdn_type_name(m->kv),
-             gdn_type_name(m->act));
+    snprintf(h->types, sizeof h->types, "keys %s, convolution %s, products %s",
+             gdn_type_name(m->kv), gdn_type_name(m->conv), gdn_type_name(m->act));
 }
 
 static gdn_status check_owner(gdn_engine *e, const gdn_adapter *a, const gdn_store_head *h,

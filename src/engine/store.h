@@ -33,7 +33,7 @@ typedef struct {
     uint64_t model, adapter;           /* fingerprint and key                            */
     uint32_t flags;
     char     kernels[GDN_STORE_WORDS]; /* "cpu avx512": another sum, another last bit    */
-    char     types[GDN_STORE_WORDS];   /* "keys bf16, products bf16"                     */
+    char     types[GDN_STORE_WORDS];   /* "keys bf16, convolution f32, products bf16"    */
 } gdn_store_head;
 
 void gdn_store_pack(const gdn_store_head *h, unsigned char out[GDN_STORE_HEAD]);

@@ -172,7 +172,7 @@ static gdn_core_args core_args(const gdn_forward *f, const gdn_layer *l, const g
     const int64_t ssm_shape[4] = {f->pool->n_page, hv, dv, c->dk};
     gdn_core_args a = {
         .core = heads(head_rows(ws->core, T), hv, dv, dv),
-        .conv_state = gdn_tensor_dense(f->pool->storage[l->storage], 0, f->m->kv, 3, conv_shape),
+        .conv_state = gdn_tensor_dense(f->pool->storage[l->storage], 0, f->m->conv, 3, conv_shape),
         .ssm_state = gdn_tensor_dense(f->pool->storage[l->storage], f->pool->conv_bytes, GDN_F32,
                                       4, ssm_shape),
         .conv_w = l->conv_w,

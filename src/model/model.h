@@ -85,7 +85,8 @@ struct gdn_model {
     int32_t stop[2 * GDN_MAX_EOS];
     gdn_math math;
     gdn_type act;         /* of inputs of products: BF16 when all weights take it         */
-    gdn_type kv;          /* of keys, values and convolution states                       */
+    gdn_type kv;          /* of keys and values                                           */
+    gdn_type conv;        /* of convolution states: F32                                   */
 
     gdn_layer *layer;     /* [n_layer]                                                    */
     gdn_mtp    mtp;

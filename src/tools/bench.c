@@ -61,7 +61,7 @@ static void count(const gdn_model *m, gdn_bench_row *row) {
 
     const double conv = (i->conv_width - 1.0) *
                         (2.0 * i->lin_hk * i->lin_dk + (double)i->lin_hv * i->lin_dv);
-    const double state = 4.0 * i->lin_hv * (double)i->lin_dk * i->lin_dv + kv_bytes * conv;
+    const double state = 4.0 * (i->lin_hv * (double)i->lin_dk * i->lin_dv + conv);
     row->bytes = (double)i->active_bytes + n_lin * 2 * state +
                  i->n_full * 2.0 * i->hkv * (double)i->head_dim * kv_bytes * keys;
     if (row->is_prompt) row->bytes = 0; /* weights serve many rows: no limit to speak of */

@@ -273,15 +273,15 @@ static double divergence(const char *dir, const char *device, int32_t n) {
     return all / n;
 }
 
-/* A tiny model of experts may lose one to a rounding; then it does so on the cpu too. */
+/* Portable kernels multiply in f32: what is rounded is keys and values.  The convolution's states are
+ * not; when they were, rows of the mixture went to other experts (3.5e-3). */
 static void test_fast(void **state) {
     (void)state;
     static const char *const dirs[] = {MODELS "dense-mtp", MODELS "next-moe", "models/jargon"};
     for (int i = 0; i < 3; i++) {
-        const double kl = divergence(dirs[i], "xpu", 48), cpu = divergence(dirs[i], "cpu", 48);
-        print_message("%s: %.2g, the cpu's %.2g\n", dirs[i], kl, cpu);
-        if (!(kl <= 1e-3 || (i == 1 && kl <= 1.1 * cpu)))
-            fail_msg("%s: the divergence is %g, the cpu's %g", dirs[i], kl, cpu);
+        const double kl = divergence(dirs[i], "xpu", 48);
+        print_message("%s: %.2g\n", dirs[i], kl);
+        if (!(kl <= 1e-4)) fail_msg("%s: the divergence is %g", dirs[i], kl);
     }
 }
 
