@@ -350,7 +350,7 @@ static void core(int32_t n_seq, int32_t n, int32_t hk, int32_t hv) {
     a->qkv = FILLED(GDN_F32, 1.0f, rows, C);
     a->b = FILLED(GDN_F32, 1.0f, rows, hv);
     a->a = FILLED(GDN_F32, 1.0f, rows, hv);
-    a->conv_state = FILLED(GDN_BF16, 1.0f, n_seq * POOLS, W - 1, C);
+    a->conv_state = FILLED(GDN_F32, 1.0f, n_seq * POOLS, W - 1, C);
     a->ssm_state = FILLED(GDN_F32, 0.1f, n_seq * POOLS, hv, D, D);
     a->conv_w = FILLED(GDN_F32, 1.0f, W, C);
     a->A_log = FILLED(GDN_F32, 1.0f, hv);
@@ -365,7 +365,7 @@ static void core(int32_t n_seq, int32_t n, int32_t hk, int32_t hv) {
         for (int32_t s = 0; s < n_seq; s++) v[s] = p * n_seq + s;
         c.slot[p] = ints(n_seq, v);
     }
-    const double state = 2.0 * 4 * n_seq * hv * D * D;
+    const double state = 2.0 * 4 * n_seq * ((double)hv * D * D + (double)(W - 1) * (double)C);
     report(name, seconds(core_call, &c), state + 4.0 * (double)rows * (double)(2 * C + hv * D),
            6.0 * (double)rows * hv * D * D);
     const gdn_tensor all[] = {a->core, a->qkv, a->b, a->a, a->conv_state, a->ssm_state, a->conv_w,
