@@ -47,8 +47,9 @@ static int model_dir(const cli_common *c, char dir[PATH_MAX]) {
 
 /* --- opening -------------------------------------------------------------------- */
 
-/* What will be taken, before anything is: the weights may be minutes away. */
-static void tell_plan(const cli_model *m, const cli_common *c) {
+/* What will be taken, before anything is: the weights may be minutes away.  Models of a few MiB take
+ * a little more, as their keys are f32. */
+static void tell_plan(const cli_model *m, const cli_common *c, gdn_math math) {
     gdn_plan_opts p;
     gdn_plan_result r;
     gdn_device_info d;
@@ -58,6 +59,9 @@ static void tell_plan(const cli_model *m, const cli_common *c) {
     p.model = m->dir;
     p.block_size = c->block_size;
     p.n_ctx = c->ctx;
+    p.device = c->device;
+    p.kv_type = math == GDN_MATH_F32 ? "f32" : "bf16";
+    p.conv_type = "f32";
     if (gdn_device_find(c->device, &d, NULL) == GDN_OK) p.memory_bytes = d.memory_bytes;
     if (gdn_plan(&p, &r, &err) != GDN_OK) return; /* the model's own message says more */
     fprintf(stderr, "memory: weights %s; a sequence of %d tokens %s, pages of %s",
@@ -88,7 +92,7 @@ static int open_weights(cli_model *m, const cli_common *c) {
             return 2;
         }
     }
-    if (!c->quiet && (c->verbose || c->plan)) tell_plan(m, c);
+    if (!c->quiet && (c->verbose || c->plan)) tell_plan(m, c, o.math);
     cli_bar_begin(&bar, "model", NULL, c->quiet);
     o.progress = cli_bar_step;
     o.progress_arg = &bar;

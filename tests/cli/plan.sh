@@ -109,6 +109,15 @@ for memory in '' 0 G 1X 16GB -1 1e9 . 0x10 nan 1.5.2G 9999999999T; do
 done
 bad 2 'unexpected word "word"' plan word
 bad 2 'unknown option -Z' plan -Z
+
+# What -v says before the weights are read is what the engine takes: pages of 3 tensors.
+for math in fast f32; do
+    ok run --device cpu --math $math -v -n 1 -p hi
+    pages=$(sed -n 's/^memory: .* pages of \([0-9.]* KiB\);.*/\1/p' "$TMP/err")
+    bytes=$(sed -n 's/^gdn run: engine .* page_bytes=\([0-9]*\) .*/\1/p' "$TMP/err")
+    [ "$pages" = "$(echo "$bytes" | awk '{ printf "%.1f KiB", 3 * $1 / 1024 }')" ] ||
+        fail "$math: pages of $pages, the engine's have $bytes bytes in each tensor"
+done
 ok plan --help
 grep -q '^usage: gdn plan' "$TMP/out" || fail 'plan --help'
 cp "$TMP/out" "$TMP/first"
