@@ -53,6 +53,17 @@ static bool by_fours(const gdn_attn_args *a) {
     return xpu_by_fours(&a->q, 2) && xpu_by_fours(&a->k_page, 3) && xpu_by_fours(&a->v_page, 3);
 }
 
+/* Pages of bf16 whose rows lie on 16 bytes: EIGHTS in attn_xpu.cl. */
+static int by_eights(const gdn_attn_args *a) {
+    const gdn_tensor *t[] = {&a->k_page, &a->v_page};
+    uint64_t all = 0;
+    for (int i = 0; i < 2; i++) {
+        all |= t[i]->at;
+        for (int j = 0; j < 3; j++) all |= (uint64_t)t[i]->stride[j];
+    }
+    return a->k_page.type == GDN_BF16 && all % 16 == 0 ? 2 : by_fours(a);
+}
+
 /* Blocks of keys that a sequence's pages have room for, and what their results take. */
 static int64_t blocks(const gdn_attn_args *a) {
     return (a->kv.page.shape[1] * a->kv.block_size + ATTN_BLOCK - 1) / ATTN_BLOCK;
@@ -77,9 +88,9 @@ static gdn_status whole(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_
     xpu_int(&c, a->y.type);
     xpu_int(&c, a->gate.buf != NULL);
     xpu_float(&c, a->scale);
-    xpu_int(&c, by_fours(a));
+    xpu_int(&c, by_eights(a));
     const int64_t groups[3] = {groups_of_row, a->q.shape[0], 1};
-    const int local[3] = {ATTN_ITEMS, 1, 1};
+    const int local[3] = {ATTN_BLOCK, 1, 1};
     return xpu_start(&c, groups, local, err);
 }
 
@@ -104,7 +115,7 @@ static gdn_status merged(gdn_queue *q, const gdn_attn_args *a, int64_t n_block, 
 static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_row,
                             int64_t n_block, cl_mem part, gdn_err *err) {
     const int64_t n_row = a->q.shape[0], hq = a->q.shape[1];
-    const int local[3] = {ATTN_ITEMS, 1, 1};
+    const int local[3] = {ATTN_BLOCK, 1, 1};
     xpu_call c = xpu_begin(q, "attn", "attn_part");
     pages(&c, &a->kv, a->k_page.shape[0], n_row);
     xpu_memory(&c, part);
@@ -117,7 +128,7 @@ static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups
     xpu_int(&c, a->k_page.type);
     xpu_int(&c, n_block);
     xpu_float(&c, a->scale);
-    xpu_int(&c, by_fours(a));
+    xpu_int(&c, by_eights(a));
     const int64_t groups[3] = {groups_of_row, n_row, n_block};
     const gdn_status st = xpu_start(&c, groups, local, err);
     return st == GDN_OK ? merged(q, a, n_block, part, err) : st;
@@ -192,8 +203,7 @@ gdn_status xpu_op_attn(gdn_queue *q, const gdn_attn_args *a, gdn_err *err) {
     if (for_tier_x(q, a)) return tier_x(q, a, err);
     const int64_t n_row = a->q.shape[0], hkv = a->k_page.shape[1], group = a->q.shape[1] / hkv;
     const int64_t groups_of_row = hkv * ((group + ATTN_HEADS - 1) / ATTN_HEADS);
-    if (n_row >= PREFILL_ROWS * a->kv.n_past.shape[0] && a->k_page.shape[3] % 4 == 0)
-        return in_tiles(q, a, err);
+    if (n_row >= PREFILL_ROWS * a->kv.n_past.shape[0]) return in_tiles(q, a, err);
     const int64_t n_block = blocks(a);
     const double bytes = part_bytes(a, n_block);
     if (n_block < 2 || n_row * groups_of_row > FEW_GROUPS || bytes > MAX_PARTS)

@@ -468,28 +468,34 @@ static void test_attention(void **state) {
     attention(9, 1, 8, 0, GDN_F32, GDN_BF16, false, false);
 }
 
-/* Rows of two sequences in tiles, against the cpu's, and each of some rows alone: the same bits. */
-static void attention_alone(int64_t hq, int64_t hkv, int64_t d, gdn_type type, bool gated) {
-    enum { MANY = 83, PAST = 480, FEW = 30, ROWS_ALL = MANY + FEW, TABLE = 20 };
-    static const int32_t start[] = {0, MANY, ROWS_ALL}, past[] = {PAST, 0}, one[] = {0, 1};
+/* Rows of two sequences in tiles, behind n_past and no tokens, against the cpu's, and each of some rows
+ * alone: the same bits.  Keys and values begin `off` elements into rows that are longer. */
+static void attention_alone(int64_t hq, int64_t hkv, int64_t d, gdn_type type, bool gated,
+                            int32_t n_past, int64_t off) {
+    enum { MANY = 83, FEW = 30, ROWS_ALL = MANY + FEW, MAX_TABLE = 100 };
+    static const int32_t start[] = {0, MANY, ROWS_ALL}, one[] = {0, 1};
     static const int32_t row[] = {0, 3, 31, 32, MANY - 1, MANY, MANY + 17, ROWS_ALL - 1};
-    int32_t page[2 * TABLE];
+    const int32_t past[] = {n_past, 0}, n_table = (n_past + MANY) / BLOCK + 3;
+    int32_t page[2 * MAX_TABLE];
     gdn_err err = {0};
-    for (int32_t i = 0; i < 2 * TABLE; i++) page[i] = (i * 7 + 2) % (2 * TABLE);
+    assert_true(n_table <= MAX_TABLE && n_table % 7 != 0);
+    for (int32_t i = 0; i < 2 * n_table; i++) page[i] = (i * 7 + 2) % (2 * n_table);
     pair *s = indices("seq_start", 3, start), *n = indices("n_past", 2, past);
     pair *s_one = indices("seq_start", 2, one);
-    pair *pages = indices("page", 2 * TABLE, page);
+    pair *pages = indices("page", 2 * n_table, page);
     pair *q = make("q", type, -1, 1, 32, 3, ROWS_ALL, hq, d, 0);
     pair *gate = make("gate", GDN_F32, -3, 3, 16, 3, ROWS_ALL, hq, d, 0);
-    pair *pool = make("pool", type, -1, 1, 64, 4, 2 * TABLE, 2 * hkv, BLOCK, d);
+    pair *pool = make("pool", type, -1, 1, 64, 4, 2 * n_table, 2 * hkv, BLOCK, d + off);
     pair *y = make("y", GDN_F32, 0, 0, 16, 3, ROWS_ALL, hq, d, 0);
     pair *y_one = make("y", GDN_F32, 0, 0, 16, 3, 1, hq, d, 0);
-    const int64_t table[] = {2, TABLE};
+    const int64_t table[] = {2, n_table};
     gdn_attn_args a[N_SIDE];
     for (int i = 0; i < N_SIDE; i++) {
         a[i] = (gdn_attn_args){.y = y->t[i], .q = q->t[i], .scale = 0.3f,
                                .k_page = gdn_tensor_slice(pool->t[i], 1, 0, hkv),
                                .v_page = gdn_tensor_slice(pool->t[i], 1, hkv, 2 * hkv)};
+        a[i].k_page = gdn_tensor_slice(a[i].k_page, 3, off, off + d);
+        a[i].v_page = gdn_tensor_slice(a[i].v_page, 3, off, off + d);
         if (gated) a[i].gate = gate->t[i];
         a[i].kv = (gdn_kv_layout){.seq_start = s->t[i], .n_past = n->t[i],
                                   .page = gdn_tensor_dense(pages->t[i].buf, 0, GDN_I32, 2, table),
@@ -524,10 +530,14 @@ static void attention_alone(int64_t hq, int64_t hkv, int64_t d, gdn_type type, b
 
 static void test_attention_alone(void **state) {
     (void)state;
-    attention_alone(1, 1, 24, GDN_F32, false);
-    attention_alone(8, 1, 256, GDN_BF16, true);
-    attention_alone(6, 2, 64, GDN_F32, true);
-    attention_alone(18, 2, 136, GDN_BF16, false);
+    attention_alone(1, 1, 24, GDN_F32, false, 480, 0);
+    attention_alone(8, 1, 256, GDN_BF16, true, 480, 0);
+    attention_alone(6, 2, 64, GDN_F32, true, 480, 0);
+    attention_alone(18, 2, 136, GDN_BF16, false, 480, 0);
+    attention_alone(4, 2, 40, GDN_BF16, true, 480, 4); /* rows on 8 bytes, not on 16 */
+    attention_alone(5, 1, 72, GDN_BF16, true, 480, 1);
+    attention_alone(3, 1, 8, GDN_F32, true, 480, 3);
+    attention_alone(2, 1, 16, GDN_BF16, true, 2700, 0); /* blocks of keys in more than one fetch */
 }
 
 /* --- experts -------------------------------------------------------------------------------- */

@@ -4,21 +4,24 @@
  *     attn        a work-group is one row and up to HEADS query heads of one key head
  *     attn_part   the same for one block of keys; attn_merge puts the blocks together
  *
- * Keys are cut into blocks of BLOCK counted from position 0, and blocks into tiles of as many keys as
- * there are items: each item has one key's scores, then COLUMNS columns of the values.  A block
- * starts anew, its tiles are merged as they come, and blocks are merged in ascending order.  All ways
- * of sharing the work do this, attn_prefill_xpu.cl too, so that a row's result depends on its
- * position, its queries and its keys alone.
+ * Keys are cut into blocks of BLOCK counted from position 0, and blocks into tiles of ITEMS.  A
+ * work-group has an item for each key of a block, which finds its scores with all heads; then an item
+ * has one head and COLUMNS columns of the values.  A block starts anew, its tiles are merged as they
+ * come, and blocks are merged in ascending order.  All ways of sharing the work do this,
+ * attn_prefill_xpu.cl too, so that a row's result depends on its position, its queries and its keys
+ * alone.
  *
- * Lengths and pages lie in device memory; a row whose page or length is out of range is left alone. */
+ * d is a multiple of 8 (the host sees to it).  Lengths and pages lie in device memory; a row whose page or length is out of range is left alone. */
 
 enum {
-    ITEMS = 64,          /* of a work-group, ATTN_ITEMS on the host */
-    HEADS = 4,           /* ATTN_HEADS on the host                  */
-    BLOCK = 256,         /* ATTN_BLOCK on the host                  */
+    ITEMS = 64,          /* ATTN_ITEMS on the host: of a work-group for a head of a row */
+    HEADS = 4,           /* ATTN_HEADS on the host                                      */
+    BLOCK = 256,         /* ATTN_BLOCK on the host: HEADS * ITEMS, keys and items       */
+    TILES = BLOCK / ITEMS,
     MAX_D = 256,
-    AHEAD = 8,           /* values loaded before they are used      */
-    COLUMNS = MAX_D / ITEMS /* of the values in an item, side by side */
+    AHEAD = 8,           /* loaded before they are used                                 */
+    EIGHTS = 2,          /* of `fours`: rows of bf16 pages lie on 16 bytes              */
+    COLUMNS = MAX_D / ITEMS /* of the values in an item, side by side                   */
 };
 
 /* --- where a row is ------------------------------------------------------------------------- */
@@ -118,17 +121,18 @@ inline void merge(float *M, float *L, float4 *O, float m, float l, float4 o) {
 inline void finish(__global uchar *y, int type, const __global float *gate, int gated, float4 O,
                    float L, int d) {
     const float all[COLUMNS] = {O.x / L, O.y / L, O.z / L, O.w / L};
+    const int col = (int)get_local_id(0) % ITEMS * COLUMNS;
+    if (col >= d) return;
     for (int c = 0; c < COLUMNS; c++) {
-        const int i = (int)get_local_id(0) * COLUMNS + c;
-        if (i < d) store_as(type, y, i, gated ? all[c] * sigmoid(gate[i]) : all[c]);
+        const int i = col + c;
+        store_as(type, y, i, gated ? all[c] * sigmoid(gate[i]) : all[c]);
     }
 }
 
-/* Four elements from i on; those from d on are zeros.  fours: p is a multiple of four elements. */
-inline float4 four_of(int type, bool fours, const __global uchar *p, int i, int d) {
-    if (i + 4 <= d) return load4_as(type, fours, p + i * (type == TYPE_F32 ? 4 : 2));
-    return (float4)(i < d ? load_as(type, p, i) : 0.0f, i + 1 < d ? load_as(type, p, i + 1) : 0.0f,
-                    i + 2 < d ? load_as(type, p, i + 2) : 0.0f, 0.0f);
+/* Four of bf16. */
+inline float4 wide(uint2 v) {
+    return (float4)(as_float(v.x << 16), as_float(v.x & 0xffff0000u), as_float(v.y << 16),
+                    as_float(v.y & 0xffff0000u));
 }
 
 inline float dot_on(float4 a, float4 b, float sum) {
@@ -137,9 +141,11 @@ inline float dot_on(float4 a, float4 b, float sum) {
 
 /* What one work-group needs of a block. */
 typedef struct {
-    float query[HEADS][MAX_D] BY_FOURS; /* zeros behind d and the heads */
-    float score[HEADS][ITEMS], p[HEADS][ITEMS];
-    ulong value_row[ITEMS];
+    float query[HEADS][MAX_D] BY_FOURS; /* zeros behind the heads                   */
+    float p[HEADS][BLOCK] BY_FOURS;     /* scores, then e^(s - maximum of its tile) */
+    float part[HEADS][ITEMS];           /* maxima of four scores                    */
+    float most[HEADS][TILES], before[HEADS][TILES];
+    ulong value_row[BLOCK];
     int   bad;
 } shared;
 
@@ -147,7 +153,7 @@ inline void queries_in(__local shared *w, const __global uchar *q, long head_byt
                        int n_head, int d) {
     const int item = get_local_id(0);
     for (int g = 0; g < HEADS; g++)
-        for (int i = item; i < MAX_D; i += ITEMS)
+        for (int i = item; i < MAX_D; i += BLOCK)
             w->query[g][i] = g < n_head && i < d ? load_as(type, q + g * head_bytes, i) : 0.0f;
     if (item == 0) w->bad = 0;
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -161,80 +167,122 @@ inline void queries_in(__local shared *w, const __global uchar *q, long head_byt
     page, page_at, page_s0, n_page, block_size, k_page, k_page_at, k_page_s0, k_page_s1,      \
         k_page_s2, v_page, v_page_at, v_page_s0, v_page_s1, v_page_s2
 
-/* m, l, o of keys begin .. end - 1 of key head hk; false when a page is out of range. */
-inline bool attend(FAULTS, __local shared *w, KEYS, int seq, int hk, int n_head, int begin, int end,
-                   int d, int type, float scale, bool fours, float *m, float *l, float4 *o) {
-    const int item = get_local_id(0), size = type == TYPE_F32 ? 4 : 2;
-    for (int g = 0; g < HEADS; g++) {
-        m[g] = -INFINITY;
-        l[g] = 0;
-        o[g] = (float4)(0.0f);
-    }
-    for (int first = begin; first < end; first += ITEMS) {
-        const int pos = first + item, seen = min(end - first, (int)ITEMS);
-        float score[HEADS];
-        for (int g = 0; g < HEADS; g++) score[g] = -INFINITY;
-        if (item < seen) {
-            const int on = PAGE(seq, pos / block_size), in = pos % block_size;
-            if (on < 0) {
-                FAULT(ATTN_PAGE, seq, AT1(int, page, seq)[pos / block_size]);
-                w->bad = 1;
-            } else {
-                const __global uchar *key = AT3(uchar, k_page, on, hk, in);
-                w->value_row[item] = (ulong)(AT3(uchar, v_page, on, hk, in) - v_page);
-                for (int g = 0; g < HEADS; g++) score[g] = 0;
-                int i = 0;
-                for (; i + 4 * AHEAD <= d; i += 4 * AHEAD) {
-                    float4 x[AHEAD];
-                    const __global uchar *from[AHEAD];
-                    for (int e = 0; e < AHEAD; e++) from[e] = key + (i + 4 * e) * size;
-                    loads4_as(x, AHEAD, type, fours, from);
+/* Scores of the item's key, if it is one of the `seen` from `begin` on; false when a page is out of range. */
+inline bool scores(FAULTS, __local shared *w, KEYS, int seq, int hk, int begin, int seen, int d, int type,
+                   float scale, int fours) {
+    const int item = get_local_id(0), size = type == TYPE_F32 ? 4 : 2, pos = begin + item;
+    float score[HEADS];
+    for (int g = 0; g < HEADS; g++) score[g] = -INFINITY;
+    if (item < seen) {
+        const int on = PAGE(seq, pos / block_size), in = pos % block_size;
+        if (on < 0) {
+            FAULT(ATTN_PAGE, seq, AT1(int, page, seq)[pos / block_size]);
+            w->bad = 1;
+        } else {
+            const __global uchar *key = AT3(uchar, k_page, on, hk, in);
+            w->value_row[item] = (ulong)(AT3(uchar, v_page, on, hk, in) - v_page);
+            for (int g = 0; g < HEADS; g++) score[g] = 0;
+            int i = 0;
+            if (fours == EIGHTS)
+                for (; i + 8 * AHEAD <= d; i += 8 * AHEAD) {
+                    uint4 x[AHEAD];
+                    for (int e = 0; e < AHEAD; e++) x[e] = ((const __global uint4 *)(key + i * 2))[e];
                     for (int e = 0; e < AHEAD; e++)
-                        for (int g = 0; g < HEADS; g++)
-                            score[g] = dot_on(LOCAL4(w->query[g] + i + 4 * e), x[e], score[g]);
+                        for (int g = 0; g < HEADS; g++) {
+                            const __local float *query = w->query[g] + i + 8 * e;
+                            score[g] = dot_on(LOCAL4(query), wide(x[e].xy), score[g]);
+                            score[g] = dot_on(LOCAL4(query + 4), wide(x[e].zw), score[g]);
+                        }
                 }
-                for (; i < d; i += 4) { /* behind d there are zeros in both */
-                    const float4 x = four_of(type, fours, key, i, d);
+            for (; i + 4 * AHEAD <= d; i += 4 * AHEAD) {
+                float4 x[AHEAD];
+                const __global uchar *from[AHEAD];
+                for (int e = 0; e < AHEAD; e++) from[e] = key + (i + 4 * e) * size;
+                loads4_as(x, AHEAD, type, fours != 0, from);
+                for (int e = 0; e < AHEAD; e++)
                     for (int g = 0; g < HEADS; g++)
-                        score[g] = dot_on(LOCAL4(w->query[g] + i), x, score[g]);
-                }
-                for (int g = 0; g < HEADS; g++) score[g] *= scale;
+                        score[g] = dot_on(LOCAL4(w->query[g] + i + 4 * e), x[e], score[g]);
             }
+            for (; i < d; i += 4) {
+                const float4 x = load4_as(type, fours != 0, key + i * size);
+                for (int g = 0; g < HEADS; g++)
+                    score[g] = dot_on(LOCAL4(w->query[g] + i), x, score[g]);
+            }
+            for (int g = 0; g < HEADS; g++) score[g] *= scale;
         }
-        for (int g = 0; g < HEADS; g++) w->score[g][item] = score[g];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (w->bad) return false;
-        /* All items find the same maximum: reading it all costs less than a tree of barriers. */
-        for (int g = 0; g < HEADS; g++) {
-            float most = m[g];
-            for (int j = 0; j < seen; j++) most = fmax(most, w->score[g][j]);
-            w->p[g][item] = item < seen ? exp(score[g] - most) : 0.0f;
-            const float before = m[g] == -INFINITY ? 0.0f : exp(m[g] - most);
-            m[g] = most;
-            l[g] *= before;
-            o[g] *= before;
+    }
+    for (int g = 0; g < HEADS; g++) w->p[g][item] = score[g];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return !w->bad;
+}
+
+/* Scores become weights: those of a tile by the largest score up to its end. */
+inline void weights(__local shared *w, int seen) {
+    const int item = get_local_id(0), head = item / ITEMS, i = item % ITEMS;
+    const float4 four = LOCAL4(w->p[head] + 4 * i);
+    w->part[head][i] = fmax(fmax(four.x, four.y), fmax(four.z, four.w));
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (item < HEADS) {
+        float most = -INFINITY;
+        for (int t = 0; t * ITEMS < seen; t++) {
+            const float last = most;
+            for (int j = t * ITEMS / 4; j < (t + 1) * ITEMS / 4; j++)
+                most = fmax(most, w->part[item][j]);
+            w->most[item][t] = most;
+            w->before[item][t] = last == -INFINITY ? 0.0f : exp(last - most);
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (int j = 0; j < seen; j += AHEAD) {
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (item < seen)
+        for (int g = 0; g < HEADS; g++)
+            w->p[g][item] = exp(w->p[g][item] - w->most[g][item / ITEMS]);
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
+inline void value_on(float *l, float4 *o, float p, float4 x) {
+    *l += p;
+    *o = fma(p, x, *o);
+}
+
+/* m, l, o of the item's head and columns over keys begin .. end - 1 of key head hk; false when a page
+ * is out of range. */
+inline bool attend(FAULTS, __local shared *w, KEYS, int seq, int hk, int begin, int end, int d, int type,
+                   float scale, int fours, float *m, float *l, float4 *o) {
+    const int head = get_local_id(0) / ITEMS; /* its items past the last column repeat that one */
+    const int col = min((int)get_local_id(0) % ITEMS * COLUMNS, d - COLUMNS);
+    const int size = type == TYPE_F32 ? 4 : 2, seen = end - begin;
+    *m = -INFINITY;
+    *l = 0;
+    *o = (float4)(0.0f);
+    if (!scores(fault_, w, KEYS_HERE, seq, hk, begin, seen, d, type, scale, fours)) return false;
+    weights(w, seen);
+    for (int j = 0; j < seen; j += 2 * AHEAD) {
+        if (j % ITEMS == 0) {
+            const float before = w->before[head][j / ITEMS];
+            *m = w->most[head][j / ITEMS];
+            *l *= before;
+            *o *= before;
+        }
+        const int n = min(seen - j, 2 * AHEAD);
+        if (fours == EIGHTS) {
+            uint2 x[2 * AHEAD];
+            for (int e = 0; e < 2 * AHEAD; e++)
+                x[e] = *(const __global uint2 *)(v_page + w->value_row[j + min(e, n - 1)] + col * 2);
+            for (int e = 0; e < 2 * AHEAD; e++)
+                if (e < n) value_on(l, o, w->p[head][j + e], wide(x[e]));
+            continue;
+        }
+        for (int i = 0; i < n; i += AHEAD) {
             float4 x[AHEAD];
             const __global uchar *from[AHEAD];
-            for (int e = 0; e < AHEAD; e++) from[e] = v_page + w->value_row[min(j + e, seen - 1)];
-            if (d % COLUMNS == 0) {
-                for (int e = 0; e < AHEAD; e++) from[e] += min(item * COLUMNS, d - COLUMNS) * size;
-                loads4_as(x, AHEAD, type, fours, from);
-            } else {
-                for (int e = 0; e < AHEAD; e++)
-                    x[e] = four_of(type, fours, from[e], item * COLUMNS, d);
-            }
             for (int e = 0; e < AHEAD; e++)
-                for (int g = 0; g < HEADS; g++)
-                    if (j + e < seen) {
-                        l[g] += w->p[g][j + e];
-                        o[g] = fma(w->p[g][j + e], x[e], o[g]);
-                    }
+                from[e] = v_page + w->value_row[j + min(i + e, n - 1)] + col * size;
+            loads4_as(x, AHEAD, type, fours != 0, from);
+            for (int e = 0; e < AHEAD; e++)
+                if (i + e < n) value_on(l, o, w->p[head][j + i + e], x[e]);
         }
-        barrier(CLK_LOCAL_MEM_FENCE); /* p and value_row are written again */
     }
+    barrier(CLK_LOCAL_MEM_FENCE); /* p and value_row are written again */
     return true;
 }
 
@@ -248,28 +296,21 @@ __kernel void attn(FAULTS, PAGES, TENSOR2(y), TENSOR2(q), TENSOR2(gate), TENSOR3
                    TENSOR3(v_page), int group, int d, int type, int y_type, int gated, float scale,
                    int fours) {
     __local shared w;
-    const int item = get_local_id(0), row = get_group_id(1);
+    const int item = get_local_id(0), row = get_group_id(1), head = item / ITEMS;
     const int3 h = heads_of(get_group_id(0), group);
     const place at = place_of(PAGES_HERE, row, item == 0 && get_group_id(0) == 0);
     if (at.seq < 0) return;
     queries_in(&w, AT2(uchar, q, row, h.y), q_s1, type, h.z, d);
-    float4 O[HEADS], o[HEADS];
-    float M[HEADS], L[HEADS], m[HEADS], l[HEADS];
-    for (int g = 0; g < HEADS; g++) {
-        M[g] = -INFINITY;
-        L[g] = 0;
-        O[g] = (float4)(0.0f);
-    }
+    float4 O = (float4)(0.0f), o;
+    float M = -INFINITY, L = 0, m, l;
     for (int begin = 0; begin <= at.pos; begin += BLOCK) {
-        if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, h.z, begin, min(begin + BLOCK, at.pos + 1), d,
-                    type, scale, fours != 0, m, l, o))
+        if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, begin, min(begin + BLOCK, at.pos + 1), d, type,
+                    scale, fours, &m, &l, &o))
             return;
-        for (int g = 0; g < HEADS; g++) merge(&M[g], &L[g], &O[g], m[g], l[g], o[g]);
+        merge(&M, &L, &O, m, l, o);
     }
-    for (int g = 0; g < HEADS; g++)
-        if (g < h.z)
-            finish(AT2(uchar, y, row, h.y + g), y_type, AT2(float, gate, row, h.y + g), gated, O[g],
-                   L[g], d);
+    if (head < h.z)
+        finish(AT2(uchar, y, row, h.y + head), y_type, AT2(float, gate, row, h.y + head), gated, O, L, d);
 }
 
 /* part: [n_row][hq][n_block] records m, l, o[d]. */
@@ -278,36 +319,47 @@ __kernel void attn_part(FAULTS, PAGES, __global float *part, TENSOR2(q), TENSOR3
                         float scale, int fours) {
     __local shared w;
     const int item = get_local_id(0), row = get_group_id(1), block = get_group_id(2);
+    const int head = item / ITEMS;
     const int3 h = heads_of(get_group_id(0), group);
     const place at = place_of(PAGES_HERE, row, item == 0 && get_group_id(0) == 0 && block == 0);
     const int begin = block * BLOCK;
     if (at.seq < 0 || begin > at.pos) return;
     queries_in(&w, AT2(uchar, q, row, h.y), q_s1, type, h.z, d);
-    float4 o[HEADS];
-    float m[HEADS], l[HEADS];
-    if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, h.z, begin, min(begin + BLOCK, at.pos + 1), d,
-                type, scale, fours != 0, m, l, o))
+    float4 o;
+    float m, l;
+    if (!attend(fault_, &w, KEYS_HERE, at.seq, h.x, begin, min(begin + BLOCK, at.pos + 1), d, type, scale,
+                fours, &m, &l, &o) || head >= h.z)
         return;
-    for (int g = 0; g < HEADS; g++) {
-        if (g >= h.z) continue;
-        __global float *to = part + (((long)row * hq + h.y + g) * n_block + block) * (d + 2);
-        if (item == 0) to[0] = m[g], to[1] = l[g];
-        const float part_of[COLUMNS] = {o[g].x, o[g].y, o[g].z, o[g].w};
-        for (int c = 0; c < COLUMNS; c++)
-            if (item * COLUMNS + c < d) to[2 + item * COLUMNS + c] = part_of[c];
-    }
+    const int col = item % ITEMS * COLUMNS;
+    __global float *to = part + (((long)row * hq + h.y + head) * n_block + block) * (d + 2);
+    if (col == 0) to[0] = m, to[1] = l;
+    /* One by one: with vstore4() PoCL 3.1 lost what another work-group wrote beside it. */
+    const float part_of[COLUMNS] = {o.x, o.y, o.z, o.w};
+    for (int c = 0; c < COLUMNS; c++)
+        if (col + c < d) to[2 + col + c] = part_of[c];
 }
 
+/* The host knows no lengths: a block's records are fetched AHEAD of their turn, those of no block not. */
 __kernel void attn_merge(FAULTS, PAGES, const __global float *part, TENSOR2(y), TENSOR2(gate), int hq,
                          int d, int y_type, int gated, int n_block) {
-    const int item = get_local_id(0), h = get_group_id(0), row = get_group_id(1);
+    const int h = get_group_id(0), row = get_group_id(1);
     const place at = place_of(PAGES_HERE, row, false);
     if (at.seq < 0) return;
+    const int n = at.pos / BLOCK + 1, col = min((int)get_local_id(0) * COLUMNS, d - COLUMNS);
+    const __global float *records = part + ((long)row * hq + h) * n_block * (d + 2);
     float M = -INFINITY, L = 0;
     float4 O = (float4)(0.0f);
-    for (int block = 0; block * BLOCK <= at.pos; block++) {
-        const __global float *from = part + (((long)row * hq + h) * n_block + block) * (d + 2);
-        merge(&M, &L, &O, from[0], from[1], four_of(TYPE_F32, false, (const __global uchar *)(from + 2), item * COLUMNS, d));
+    for (int block = 0; block < n; block += AHEAD) {
+        float m[AHEAD], l[AHEAD];
+        float4 o[AHEAD];
+        for (int e = 0; e < AHEAD; e++) {
+            const __global float *from = records + min(block + e, n - 1) * (long)(d + 2);
+            m[e] = from[0];
+            l[e] = from[1];
+            o[e] = load4_as(TYPE_F32, false, from + 2 + col);
+        }
+        for (int e = 0; e < AHEAD; e++)
+            if (block + e < n) merge(&M, &L, &O, m[e], l[e], o[e]);
     }
     finish(AT2(uchar, y, row, h), y_type, AT2(float, gate, row, h), gated, O, L, d);
 }
