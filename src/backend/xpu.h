@@ -165,11 +165,15 @@ void xpu_struct(xpu_call *c, const void *v, size_t bytes); /* a struct by value:
 void xpu_local(xpu_call *c, size_t bytes);     /* __local T *    */
 void xpu_faults(xpu_call *c);                  /* FAULTS         */
 
-/* Whether its first byte and first n strides are multiples of four elements, for vector loads. */
-static inline bool xpu_by_fours(const gdn_tensor *t, int n) {
+/* Whether its first byte and first n strides are multiples of `bytes`, or of four elements, for vector
+ * loads. */
+static inline bool xpu_lies_on(const gdn_tensor *t, int n, uint64_t bytes) {
     uint64_t all = t->at;
     for (int i = 0; i < n; i++) all |= (uint64_t)t->stride[i];
-    return all % (4 * (uint64_t)gdn_type_bytes(t->type)) == 0;
+    return all % bytes == 0;
+}
+static inline bool xpu_by_fours(const gdn_tensor *t, int n) {
+    return xpu_lies_on(t, n, 4 * (uint64_t)gdn_type_bytes(t->type));
 }
 
 /* groups[3] work-groups of local[3] items; no groups are no work. */

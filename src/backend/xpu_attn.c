@@ -5,6 +5,7 @@
 
 enum {
     ATTN_ITEMS = 64, ATTN_HEADS = 4, ATTN_BLOCK = 256, /* ITEMS, HEADS and BLOCK in attn_xpu.cl */
+    ATTN_EIGHTS = 2,          /* and EIGHTS                                          */
     PAIRS = 32, PREFILL_ITEMS = 256, /* in attn_prefill_xpu.cl                       */
     X_PAIRS = 16, X_ITEMS = 128, X_D = 256, /* in attn_prefill_xmx_xpu.cl            */
     PREFILL_ROWS = 8,         /* of a sequence on average, from which tiles pay      */
@@ -53,15 +54,11 @@ static bool by_fours(const gdn_attn_args *a) {
     return xpu_by_fours(&a->q, 2) && xpu_by_fours(&a->k_page, 3) && xpu_by_fours(&a->v_page, 3);
 }
 
-/* Pages of bf16 whose rows lie on 16 bytes: EIGHTS in attn_xpu.cl. */
-static int by_eights(const gdn_attn_args *a) {
-    const gdn_tensor *t[] = {&a->k_page, &a->v_page};
-    uint64_t all = 0;
-    for (int i = 0; i < 2; i++) {
-        all |= t[i]->at;
-        for (int j = 0; j < 3; j++) all |= (uint64_t)t[i]->stride[j];
-    }
-    return a->k_page.type == GDN_BF16 && all % 16 == 0 ? 2 : by_fours(a);
+/* What attn_xpu.cl has as `fours`. */
+static int loads(const gdn_attn_args *a) {
+    const bool wide = a->k_page.type == GDN_BF16 && xpu_lies_on(&a->k_page, 3, 16) &&
+                      xpu_lies_on(&a->v_page, 3, 16);
+    return wide ? ATTN_EIGHTS : by_fours(a);
 }
 
 /* Blocks of keys that a sequence's pages have room for, and what their results take. */
@@ -88,7 +85,7 @@ static gdn_status whole(gdn_queue *q, const gdn_attn_args *a, int64_t groups_of_
     xpu_int(&c, a->y.type);
     xpu_int(&c, a->gate.buf != NULL);
     xpu_float(&c, a->scale);
-    xpu_int(&c, by_eights(a));
+    xpu_int(&c, loads(a));
     const int64_t groups[3] = {groups_of_row, a->q.shape[0], 1};
     const int local[3] = {ATTN_BLOCK, 1, 1};
     return xpu_start(&c, groups, local, err);
@@ -128,7 +125,7 @@ static gdn_status in_blocks(gdn_queue *q, const gdn_attn_args *a, int64_t groups
     xpu_int(&c, a->k_page.type);
     xpu_int(&c, n_block);
     xpu_float(&c, a->scale);
-    xpu_int(&c, by_eights(a));
+    xpu_int(&c, loads(a));
     const int64_t groups[3] = {groups_of_row, n_row, n_block};
     const gdn_status st = xpu_start(&c, groups, local, err);
     return st == GDN_OK ? merged(q, a, n_block, part, err) : st;

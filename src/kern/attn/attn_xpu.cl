@@ -20,7 +20,8 @@ enum {
     TILES = BLOCK / ITEMS,
     MAX_D = 256,
     AHEAD = 8,           /* loaded before they are used                                 */
-    EIGHTS = 2,          /* of `fours`: rows of bf16 pages lie on 16 bytes              */
+    EIGHTS = 2,          /* `fours`: rows of bf16 pages lie on 16 bytes; 1: on four
+                            elements, and so do queries; 0: neither                     */
     COLUMNS = MAX_D / ITEMS /* of the values in an item, side by side                   */
 };
 
@@ -339,7 +340,7 @@ __kernel void attn_part(FAULTS, PAGES, __global float *part, TENSOR2(q), TENSOR3
         if (col + c < d) to[2 + col + c] = part_of[c];
 }
 
-/* The host knows no lengths: a block's records are fetched AHEAD of their turn, those of no block not. */
+/* AHEAD records are fetched before the first of them is merged; behind the last block there are none. */
 __kernel void attn_merge(FAULTS, PAGES, const __global float *part, TENSOR2(y), TENSOR2(gate), int hq,
                          int d, int y_type, int gated, int n_block) {
     const int h = get_group_id(0), row = get_group_id(1);
